@@ -1,0 +1,31 @@
+"""How every benchmark says what it measured: on the terminal, and as JSON with the machine and the date."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def write_results(figures: Mapping[str, float], path: Path | None) -> None:
+    """Prints the figures, and writes {"machine", "date", "figures"} to `path` where one is given."""
+    for name, value in figures.items():
+        print(f"{name:<28} {value:.4g}")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "figures": dict(figures)}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """The processor, its cores and the memory, in a few words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()}, Python {platform.python_version()}"

@@ -1,0 +1,118 @@
+"""`imagemill check`: what is in a source, before any training."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.console import display_stages, print_bad_files, print_where_to_look, printable
+from flows.request import dataset_name
+from pipelines.config import SPLITS, Recipe
+from pipelines.run_folder import check_target
+from pipelines.slices import ingest_slice
+from pipelines.sources.folder import digest_files, find_images
+from pipelines.store.artifacts import folder_in_place, write_json
+from pipelines.store.index import usable, write_index
+from tasks.progress import reporter
+
+REPORT = "check.json"
+_GROUPS_SHOWN = 10
+
+
+def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Console) -> None:
+    """Looks at every file, prints what was found and, with `out`, writes index.parquet and check.json.
+
+    Raises:
+        InputError: a run on this source would be refused, said after everything else was.
+    """
+    if out is not None:
+        check_target(out, sign=REPORT)
+    classes, found = find_images(source)
+    from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal
+
+    with display_stages(console):
+        files = digest_files(source, found)
+        rows = examine_files(source, files, max_pixels=recipe.max_pixels, report=reporter("check"))
+    group_near_equal(rows)
+    report = summarise(rows, classes)
+    _print_report(console, rows, report)
+    config = ingest_slice(recipe, dataset=dataset_name(source, recipe))
+    try:
+        check_bad_files(rows, max_bad_fraction=recipe.max_bad_fraction)
+        draw_splits(rows, classes, config=config, assigned={})
+        _print_splits(console, rows, classes)
+    finally:
+        if out is not None:
+            with folder_in_place(out) as folder:
+                write_index(folder / "index.parquet", rows)
+                write_json(folder / REPORT, report)
+            print_where_to_look(console, out, [("index.parquet", "every file seen"), (REPORT, "the findings")])
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+    """The content of check.json, from rows of the index whose splits are still those of the folders, or null.
+
+    `duplicates` are groups of equal or near-equal images, `leaks` those that lie in several split folders, `conflicts` those
+    that lie in several classes.
+    """
+    good = usable(rows)
+    groups: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in good:
+        groups[row["group"]].append(row)
+    duplicates = [members for members in groups.values() if len(members) > 1]
+    sides = sorted(min(row["width"], row["height"]) for row in good)
+    return {
+        "files": len(rows),
+        "bad_files": [{"path": row["path"], "reason": row["reason"]} for row in rows if row["status"] == "bad"],
+        "classes": {name: sum(row["label"] == name for row in good) for name in classes},
+        "formats": dict(Counter(row["format"] for row in good)),
+        "bytes": sum(row["bytes"] for row in good),
+        "shorter_side_px": {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]} if sides else None,
+        "duplicates": [_paths(members) for members in duplicates],
+        "leaks": [_paths(members) for members in duplicates if len({row["split"] for row in members}) > 1],
+        "conflicts": [_paths(members) for members in duplicates if len({row["label"] for row in members}) > 1],
+    }
+
+
+def _paths(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [row["path"] for row in members]
+
+
+def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> None:
+    console.print(f"{report['files']} files, {len(report['bad_files'])} bad, {len(report['classes'])} classes")
+    if report["shorter_side_px"]:
+        sides, formats = report["shorter_side_px"], ", ".join(f"{name} {count}" for name, count in report["formats"].items())
+        console.print(
+            f"shorter side {sides['smallest']} to {sides['largest']} px, median {sides['median']}; formats: {formats};"
+            f" {report['bytes'] / 2**20:.1f} MiB"
+        )
+    print_bad_files(console, rows)
+    for name, what in (
+        ("leaks", "in more than one split folder: the judging images leak into training"),
+        ("conflicts", "in more than one class: at least one of the labels is wrong"),
+        ("duplicates", "equal or near-equal; they will share a split"),
+    ):
+        groups = report[name]
+        if groups:
+            console.print(f"{len(groups)} groups of images are {what}:")
+        for paths in groups[:_GROUPS_SHOWN]:
+            console.print("  " + ", ".join(map(repr, paths)), markup=False, highlight=False, soft_wrap=True)
+        if len(groups) > _GROUPS_SHOWN:
+            console.print(f"  ... and {len(groups) - _GROUPS_SHOWN} more; check.json lists them all")
+
+
+def _print_splits(console: Console, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
+    counts = Counter((row["label"], row["split"]) for row in usable(rows))
+    table = Table(title="images of each class and split", title_justify="left")
+    table.add_column("class")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for name in classes:
+        table.add_row(escape(printable(name)), *(str(counts[name, split]) for split in SPLITS))
+    console.print(table)

@@ -1,0 +1,172 @@
+"""The `imagemill` command. Nothing heavy is imported before the arguments have been understood.
+
+Exit status: 0 done; 1 the run failed; 2 the request was wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from flows.request import DEFAULT_HOME
+from flows.surroundings import configure, stderr_to_log
+from pipelines.errors import ImagemillError, InputError
+
+if TYPE_CHECKING:
+    from pipelines.config import Recipe
+
+app = typer.Typer(
+    name="imagemill",
+    help="A folder of images in, a tested and exported model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Source = Annotated[Path, typer.Argument(help="A folder with one sub-folder of images per class.", show_default=False)]
+Home = Annotated[Path, typer.Option(envvar="IMAGEMILL_HOME", help="Folder of the artifacts and records of all runs.")]
+Config = Annotated[Path | None, typer.Option(help="A recipe in YAML; config.yaml of a run repeats it.", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe value, such as head.epochs=3.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of Prefect and TensorFlow.")]
+
+RUN_FILES = [
+    ("metrics.json", "all figures"),
+    ("confusion_matrix.png", "what was taken for what"),
+    ("predictions.parquet", "each judged image with its probabilities"),
+    ("history.parquet", "every epoch of both phases"),
+    ("index.parquet", "every file seen, bad ones with the reason"),
+    ("model.keras", "the model for Keras"),
+    ("export/savedmodel", "the model that takes image bytes, for TensorFlow and TF Serving"),
+    ("config.yaml", "the whole recipe: imagemill train SOURCE --config config.yaml repeats the run"),
+]
+
+
+@app.command()
+def train(
+    source: Source,
+    config: Config = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="runs/<date>-<name>")] = None,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Train, evaluate and export a model."""
+    from pipelines.config import load_recipe
+
+    run_train(source, load_recipe(config, set_ or []), home=home, out=out, verbose=verbose)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="runs/<date>-digits")] = None,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Train on scikit-learn's handwritten digits: a real run in a few minutes."""
+    from pipelines.demo import demo_recipe, write_digits
+
+    console = Console()
+    folder = home / "demo" / "digits"
+    console.print(f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder", soft_wrap=True)
+    write_digits(folder)
+    run_train(folder, demo_recipe(), home=home, out=out, verbose=verbose)
+
+
+@app.command()
+def check(
+    source: Source,
+    config: Config = None,
+    set_: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for index.parquet and check.json.", show_default=False)] = None,
+) -> None:
+    """Look at a source without training: bad files, duplicates, leaks between splits, statistics."""
+    from flows.check import check_source
+    from pipelines.config import load_recipe
+
+    check_source(source, load_recipe(config, set_ or []), out=out, console=Console())
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    source: Source,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and its kin.", show_default=False)] = None,
+    split: Annotated[
+        str, typer.Option(help="auto, all, train, validation or test; auto takes the test folder where there is one.")
+    ] = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Evaluate a model on a labelled source."""
+    from flows.evaluate import evaluate_model
+
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        evaluate_model(model, source, split=split, out=out, console=Console())
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images at any depth.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.", show_default=False)],
+    verbose: Verbose = False,
+) -> None:
+    """Predict the class of images."""
+    from flows.predict import predict_images
+
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        predict_images(model, images, out=out, console=Console())
+
+
+def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, verbose: bool) -> None:
+    """Runs the train flow and shows what came of it."""
+    from flows.console import display_stages, print_bad_files, print_metrics, print_where_to_look
+    from flows.request import check_request
+
+    console = Console()
+    check_request(source, recipe, home=home, out=out)
+    configure(home, verbose=verbose)
+    with stderr_to_log(home / "logs", verbose=verbose), display_stages(console):
+        from flows.train import train_model
+        from pipelines.store.artifacts import read_json
+        from pipelines.store.index import read_index
+
+        folder = Path(train_model(str(source), recipe, home=str(home), out=str(out) if out else None))
+    print_bad_files(console, read_index(folder / "index.parquet"))
+    print_metrics(console, read_json(folder / "metrics.json"))
+    print_where_to_look(console, folder, RUN_FILES)
+
+
+def main() -> None:
+    """Entry point: every error becomes one line and an exit status."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        # Wrong options and arguments; without any arguments the message is the help.
+        hint = "" if len(sys.argv) == 1 else " (see imagemill --help)"
+        sys.exit(_fail(f"{getattr(error, 'message', None) or error}{hint}", status=2))
+    except InputError as error:
+        sys.exit(_fail(str(error), status=2))
+    except ImagemillError as error:
+        sys.exit(_fail(str(error), status=1))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(_fail("interrupted; finished stages are kept, and the same command goes on from them", status=130))
+    except Exception as error:
+        notes = "; ".join(getattr(error, "__notes__", []))
+        if not notes:
+            raise
+        sys.exit(_fail(f"{type(error).__name__}: {_first_line(error)} ({notes})", status=1))
+
+
+def _fail(message: str, *, status: int) -> int:
+    print(f"imagemill: {message}", file=sys.stderr)
+    return status
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no message")

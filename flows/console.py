@@ -1,0 +1,140 @@
+"""What the command shows: a live display of the stages on a terminal, plain lines elsewhere, and the figures at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipelines.progress import Progress as StageProgress
+from tasks.progress import Listener, listening
+
+_LONGEST_NAME = 40
+
+
+def printable(name: str) -> str:
+    """A name that can't break a line or colour a terminal: what is not printable is escaped as Python does."""
+    shown = name if name.isprintable() else repr(name)[1:-1]
+    return shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1] + "…"
+
+
+class LiveDisplay:
+    """One line per stage with a bar, the last epoch's figures, images per second and the time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lines: dict[str, TaskID] = {}
+
+    def started(self, stage: str) -> None:
+        """Adds the stage's line, its bar pulsing until something is known."""
+        self._lines[stage] = self._progress.add_task(stage, total=None, detail="", rate="")
+
+    def progressed(self, stage: str, progress: StageProgress) -> None:
+        """Moves the bar."""
+        line = self.line(stage)
+        rate = "" if progress.images_per_second is None else f"{progress.images_per_second:,.0f} images/s"
+        detail = progress.detail or f"{progress.done:,}/{progress.total:,} {progress.unit}"
+        self._progress.update(line, completed=progress.done, total=progress.total, detail=detail, rate=rate)
+
+    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
+        """Fills the bar and says how long it took, or that nothing had to be done."""
+        line = self.line(stage)
+        total = self._progress.tasks[line].total or 1
+        self._progress.update(line, completed=total, total=total, rate="cached" if hit else f"{seconds:.1f} s")
+        self._progress.stop_task(line)
+
+    def line(self, stage: str) -> TaskID:
+        """The line of a stage."""
+        if stage not in self._lines:
+            self.started(stage)
+        return self._lines[stage]
+
+
+class PlainDisplay:
+    """One line when something is finished: a stage, an epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def started(self, stage: str) -> None:
+        """Says nothing: the end does."""
+
+    def progressed(self, stage: str, progress: StageProgress) -> None:
+        """Prints milestones."""
+        if progress.milestone:
+            rate = "" if progress.images_per_second is None else f"  {progress.images_per_second:,.0f} images/s"
+            self._print(f"{stage}: {progress.detail}{rate}")
+
+    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
+        """Prints the stage with its time."""
+        self._print(f"{stage}: {'cached' if hit else f'done in {seconds:.1f} s'}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def display_stages(console: Console) -> Iterator[None]:
+    """Shows what the stages inside do."""
+    if not console.is_terminal:
+        with listening(PlainDisplay(console)):
+            yield
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[rate]:>14}"),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        listener: Listener = LiveDisplay(progress)
+        with listening(listener):
+            yield
+
+
+def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Prints the figures of `metrics.json`: one row per class, the averages, and the accuracy with its interval."""
+    table = Table(title=f"{metrics['split']}: {metrics['examples']} images", title_justify="left")
+    table.add_column("class")
+    for name in ("precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    for name, figures in metrics["per_class"].items():
+        table.add_row(escape(printable(name)), *_cells(figures), str(figures["support"]))
+    table.add_section()
+    for average in ("macro", "weighted"):
+        table.add_row(f"{average} average", *_cells(metrics[average]), str(metrics["examples"]))
+    console.print(table)
+    low, high = metrics["accuracy_ci95"]
+    console.print(f"accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}")
+
+
+def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most: int = 20) -> None:
+    """Prints the quarantined files of an index with their reasons; the index itself lists all."""
+    bad = [row for row in rows if row["status"] == "bad"]
+    if not bad:
+        return
+    console.print(f"{len(bad)} of {len(rows)} files could not be used and were left out:")
+    for row in bad[:most]:
+        console.print(f"  {row['path']!r}: {row['reason']}", markup=False, highlight=False, soft_wrap=True)
+    if len(bad) > most:
+        console.print(f"  ... and {len(bad) - most} more; index.parquet lists them all")
+
+
+def print_where_to_look(console: Console, folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """Prints files of a folder with what they are for."""
+    console.print(f"\nIn {folder}:", markup=False, highlight=False, soft_wrap=True)
+    for name, what in rows:
+        if (folder / name).exists():
+            console.print(f"  {name:<22} {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(figures: Mapping[str, float]) -> list[str]:
+    return [f"{figures[name]:.3f}" for name in ("precision", "recall", "f1")]

@@ -1,0 +1,123 @@
+"""`imagemill evaluate`: a finished model judged on a labelled source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from flows.console import display_stages, print_metrics, print_where_to_look
+from pipelines.config import SPLITS
+from pipelines.errors import ImageDecodeError, InputError
+from pipelines.progress import Progress
+from pipelines.run_folder import check_target
+from pipelines.sources.folder import FoundFile, digest_files, find_images, read_unchanged
+from pipelines.store.artifacts import folder_in_place
+from pipelines.store.index import read_index
+from tasks.progress import reporter
+
+CHOICES = ("auto", "all", *SPLITS)
+RESULT_FILES = [
+    ("metrics.json", "all figures"),
+    ("confusion_matrix.png", "what was taken for what"),
+    ("predictions.parquet", "each judged image with its probabilities"),
+]
+
+
+def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, console: Console) -> None:
+    """Judges a model and prints the figures; with `out`, writes metrics.json, predictions.parquet and confusion_matrix.png.
+
+    Args:
+        model: a run folder.
+        source: class folders; classes that the model does not know are refused.
+        split: `auto` takes the `test` folder where there is one (else `validation`, else all); a split's name takes that
+            folder or, in a source without split folders, the images that the run had put into that split.
+        out: a new or empty folder, or None.
+        console: to print on.
+
+    Raises:
+        InputError: as said above, or nothing readable is left.
+    """
+    if split not in CHOICES:
+        raise InputError(f"`--split` must be one of {', '.join(CHOICES)}; received {split!r}")
+    _, found = find_images(source, least_classes=1)
+    from pipelines.inference import load_finished
+
+    finished = load_finished(model)
+    if out is not None:
+        check_target(out, sign="metrics.json")
+    if unknown := sorted({file.label for file in found} - set(finished.classes)):
+        raise InputError(f"`SOURCE` has classes that the model does not know: {', '.join(map(repr, unknown))}")
+    trained_on = {row["sha256"]: row["split"] for row in read_index(model / "index.parquet")}
+    chosen, name = _choose(digest_files(source, found), split=split, trained_on=trained_on)
+    _judge(finished, source, chosen, name=name, trained_on=trained_on, out=out, console=console)
+
+
+def _choose(files: Sequence[FoundFile], *, split: str, trained_on: dict[str, str]) -> tuple[list[FoundFile], str]:
+    """The files of the split that is asked for, and the name of that split."""
+    given = {file.split for file in files if file.split}
+    if split == "auto":
+        split = next((name for name in ("test", "validation") if name in given), "all")
+    if split == "all":
+        return list(files), split
+    in_split = [file for file in files if (file.split if given else trained_on.get(file.sha256 or "")) == split]
+    if not in_split:
+        where = "has no such folder" if given else "holds no image that the run had put there"
+        raise InputError(f"`--split {split}`: SOURCE {where}")
+    return in_split, split
+
+
+def _judge(
+    finished: Any,
+    source: Path,
+    files: Sequence[FoundFile],
+    *,
+    name: str,
+    trained_on: dict[str, str],
+    out: Path | None,
+    console: Console,
+) -> None:
+    from pipelines.evaluation.evaluate import write_evaluation
+    from pipelines.inference import answer
+
+    with display_stages(console):
+        report = reporter("evaluate")
+        answers = answer(
+            finished,
+            [partial(_read, source, file) for file in files],
+            report=lambda done: report(Progress(done, len(files), "images")),
+        )
+    good = [number for number, reason in enumerate(answers.reasons) if reason is None]
+    if not good:
+        raise InputError(f"`SOURCE` has no readable image; the first of {len(files)} is {answers.reasons[0]}")
+    for file, reason in zip(files, answers.reasons, strict=True):
+        if reason is not None:
+            console.print(f"left out {file.path!r}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    judged = [files[number] for number in good]
+    labels = np.array([finished.classes.index(file.label) for file in judged], np.int64)
+    columns = {
+        "path": [file.path for file in judged],
+        "sha256": [file.sha256 for file in judged],
+        "split": [name] * len(judged),
+        "label": [file.label for file in judged],
+    }
+    probabilities = answers.probabilities[good]
+    with folder_in_place(out) if out else TemporaryDirectory() as folder:
+        metrics = write_evaluation(Path(folder), columns, labels, probabilities, classes=finished.classes, split=name)
+    seen = sum(trained_on.get(file.sha256 or "") == "train" for file in judged)
+    if seen:
+        console.print(f"note: the model was trained on {seen} of these {len(judged)} images, so the figures flatter it")
+    print_metrics(console, metrics)
+    if out:
+        print_where_to_look(console, out, RESULT_FILES)
+
+
+def _read(source: Path, file: FoundFile) -> bytes:
+    if file.problem is not None:
+        raise ImageDecodeError(file.problem)
+    return read_unchanged(source, file.path, file.sha256)

@@ -1,0 +1,63 @@
+"""`imagemill predict`: a folder of images in, a Parquet file of predictions out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.console import display_stages
+from pipelines.errors import InputError
+from pipelines.progress import Progress
+from pipelines.sources.folder import EXTENSIONS, image_paths
+from tasks.progress import reporter
+
+
+def predict_images(model: Path, images: Path, *, out: Path, console: Console) -> None:
+    """Predicts an image, or all images of a folder at any depth, and writes one row per file.
+
+    Files that can't be read have a row with the reason and no prediction.
+
+    Raises:
+        InputError: the model, the images or the place to write are not what they should be.
+    """
+    paths = _paths(images)
+    if out.is_dir():
+        raise InputError(f"`--out` must be a Parquet file to write; {str(out)!r} is a folder")
+
+    from pipelines.evaluation.predictions import write_predictions
+    from pipelines.inference import answer, load_finished
+    from pipelines.store.artifacts import file_in_place
+
+    finished = load_finished(model)
+    with display_stages(console):
+        report = reporter("predict")
+        answers = answer(
+            finished,
+            [partial(_read, path) for path in paths],
+            report=lambda done: report(Progress(done, len(paths), "images")),
+        )
+    unreadable = [reason for reason in answers.reasons if reason is not None]
+    if len(unreadable) == len(paths):
+        raise InputError(f"`IMAGES` has no readable image; the first of {len(paths)} is {unreadable[0]}")
+    root = images if images.is_dir() else images.parent
+    columns = {"path": [path.relative_to(root).as_posix() for path in paths], "reason": answers.reasons}
+    with file_in_place(out) as temporary:
+        write_predictions(temporary, columns, answers.probabilities, classes=finished.classes)
+    console.print(f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}", markup=False)
+
+
+def _paths(images: Path) -> list[Path]:
+    if not images.exists():
+        raise InputError(f"`IMAGES` must be an image or a folder; {str(images)!r} does not exist")
+    if images.is_file():
+        return [images]
+    paths = image_paths(images)
+    if not paths:
+        raise InputError(f"`IMAGES` must hold images ({', '.join(EXTENSIONS)}); {str(images)!r} has none")
+    return paths
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()

@@ -1,0 +1,114 @@
+"""The train flow: a source and a recipe in, a run folder out.
+
+Every stage is a Prefect task whose result is kept under a key made of what it read, so that a repeated run does nothing twice. Works with
+the configured Prefect server, or with Prefect's own temporary one. Deployable by the entrypoint `flows.train.train_model`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow
+from prefect.runtime import flow_run
+
+from flows.request import DEFAULT_HOME, check_request, dataset_name, default_run_folder
+from pipelines.config import Recipe
+from pipelines.contracts import ImageIndex
+from pipelines.run_folder import RunResults, write_run_folder
+from pipelines.slices import ingest_slice, training_slice
+from tasks.evaluate import evaluate_task
+from tasks.export import export_task
+from tasks.fine_tune import fine_tune_task
+from tasks.head import head_task
+from tasks.ingest import ingest_task
+from tasks.policies import Place, check_recorded, in_home, use_home
+from tasks.prepare import prepare_task
+from tasks.progress import current_listener
+from tasks.scan import scan
+
+
+def _run_name() -> str:
+    return f"train {Path(flow_run.parameters['source']).name}"
+
+
+@flow(name="train", flow_run_name=_run_name, persist_result=False)
+def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_HOME, out: str | None = None) -> str:
+    """Trains, evaluates and exports a model.
+
+    Args:
+        source: a folder with one sub-folder per class, with or without train/validation/test folders above them.
+        recipe: what to do; the defaults where None.
+        home: folder of the artifacts and records; made where it is missing.
+        out: the run folder to write; default `runs/<date>-<name>`.
+
+    Returns:
+        The path of the run folder.
+
+    Raises:
+        InputError: the request can't be carried out as it stands.
+        RunError: it could have been, and something failed.
+    """
+    started = time.monotonic()
+    recipe = recipe or Recipe()
+    place = Place(home=Path(home).absolute(), source=Path(source).absolute())
+    check_request(place.source, recipe, home=place.home, out=Path(out) if out else None)
+    dataset = dataset_name(place.source, recipe)
+    folder = Path(out or default_run_folder(dataset)).absolute()
+    stages = Stages(place)
+    with use_home(place.home):
+        listing = stages.scan()
+        index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
+        prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize)
+        training, model = training_slice(recipe), recipe.model
+        head = stages.run(head_task, prepared=prepared, config=training, head=recipe.head)
+        trained = stages.run(fine_tune_task, prepared=prepared, head_model=head, config=training, settings=recipe.fine_tune)
+        judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
+        evaluation = stages.run(evaluate_task, **judged)
+        exported = stages.run(export_task, **judged)
+    timings = stages.timings(started, index)
+    write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings))
+    return str(folder)
+
+
+class Stages:
+    """Runs the stages of one flow run, each as its task, and keeps the time."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._timings: dict[str, dict[str, Any]] = {}
+
+    def scan(self) -> Any:
+        """Lists the source; never a cache hit."""
+        return self._timed("scan", lambda: (scan(self._place), False))
+
+    def run(self, stage_task: Task[Any, Any], **inputs: Any) -> Any:
+        """Runs one stage, or takes its result from the record of an earlier run.
+
+        Raises: what the stage raises.
+        """
+        stage = stage_task.name
+
+        def call() -> tuple[Any, bool]:
+            state = in_home(stage_task, self._place.home)(self._place, **inputs, return_state=True)
+            result = state.result()
+            check_recorded(self._place.home, stage, inputs)
+            return result, state.name == "Cached"
+
+        return self._timed(stage, call)
+
+    def timings(self, started: float, index: ImageIndex) -> dict[str, Any]:
+        """The content of `timings.json`."""
+        total_seconds = time.monotonic() - started
+        return {"total_seconds": total_seconds, "images": sum(index.examples.values()), "stages": self._timings}
+
+    def _timed(self, stage: str, call: Callable[[], tuple[Any, bool]]) -> Any:
+        listener, started = current_listener(), time.monotonic()
+        listener.started(stage)
+        result, hit = call()
+        seconds = time.monotonic() - started
+        listener.finished(stage, seconds=seconds, hit=hit)
+        self._timings[stage] = {"seconds": seconds, "cache": "hit" if hit else "miss"}
+        return result

@@ -1,0 +1,218 @@
+"""The schema of a recipe: everything that a run can be told, with its defaults. Imports no TensorFlow.
+
+Each default names its source. A stage of the DAG is handed only the part that it reads, so that changing one value re-runs
+just the stages that depend on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import InputError
+
+BackboneName = Literal[
+    "EfficientNetLite0",
+    "MobileNetV2",
+    "MobileNetV3Large",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "ResNet50",
+    "ResNet50V2",
+    "DenseNet121",
+    "Xception",
+    "ConvNeXtTiny",
+]
+BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitConfig(Section):
+    """Fractions of the images of each class, drawn from content hashes; 0 leaves a split out.
+
+    Used where the source has no split folders (and to carve a validation split out of `train` where it has none).
+    """
+
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, gt=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the three fractions must sum to 1, and they sum to {total:g}")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of the training images; never active at inference. Conventions of the Keras layers of the same names."""
+
+    where: Literal["dataset", "off"] = "dataset"
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = Field(0.1, ge=0, le=0.5, description="largest angle either way, in full turns (Keras's tutorials: .1)")
+    zoom: float = Field(0.1, ge=0, lt=1, description="largest relative change of scale either way (Keras's tutorials: .1)")
+    translation: float = Field(0.0, ge=0, le=1, description="largest shift either way, as a fraction of the side")
+
+
+class ModelConfig(Section):
+    """The backbone and the head that is put on it."""
+
+    backbone: BackboneName = "EfficientNetLite0"
+    weights: str = Field("imagenet", min_length=1, description="imagenet | none | path of a Keras weights file")
+    dropout: float = Field(0.3, ge=0, lt=1)
+
+
+class PhaseConfig(Section):
+    """What both training phases have in common."""
+
+    epochs: int = Field(10, ge=0, le=10_000)
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    patience: int = Field(4, ge=1, description="epochs without a better validation loss before the phase ends")
+    plateau_patience: int = Field(2, ge=1, description="epochs without a better validation loss before the rate is cut")
+    plateau_factor: float = Field(0.3, gt=0, lt=1)
+
+
+class HeadConfig(PhaseConfig):
+    """Phase 1: the head alone, on a frozen backbone. Adam 1e-3 is Keras's own default."""
+
+    epochs: int = Field(10, ge=1, le=10_000)
+
+
+class FineTuneConfig(PhaseConfig):
+    """Phase 2: the top `layers` layers of the backbone and the head, at a low rate. 0 epochs skip it."""
+
+    learning_rate: float = Field(1e-4, gt=0, le=10)
+    layers: int = Field(20, ge=1, description="how many of the backbone's last layers learn; BatchNorm never does")
+
+
+class Recipe(Section):
+    """One run, whole. `config.yaml` in a run folder is one of these with all defaults filled in."""
+
+    name: str | None = Field(None, min_length=1, max_length=100, description="of the data set; default: the source's name")
+    seed: int = Field(1, ge=0, lt=2**32)
+    image_size: int = Field(160, ge=32, le=1024, description="side of the square that images are resized to, in px")
+    resize: Literal["stretch", "crop"] = Field(
+        "stretch", description="stretch to the square (as Keras does), or crop its centre out first"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Keras's default")
+    max_bad_fraction: float = Field(0.05, ge=0, le=1, description="of the files: more unreadable ones stop the run")
+    max_pixels: int = Field(89_478_485, ge=1, description="per image; Pillow's limit against decompression bombs")
+    split: SplitConfig = SplitConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    fine_tune: FineTuneConfig = FineTuneConfig()
+
+
+def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
+    """Reads a recipe from a YAML file (or starts from the defaults) and applies `KEY=VALUE` overrides.
+
+    Args:
+        path: a YAML file with any part of a recipe, or None.
+        overrides: dotted keys with YAML values, such as `head.epochs=3`; the last of equal keys holds.
+
+    Raises:
+        InputError: the file can't be read, a key is unknown (the nearest valid one is named), or a value is out of range.
+    """
+    data = {} if path is None else _read_yaml(path)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise InputError(f"`--set` takes KEY=VALUE, such as head.epochs=3; received {override!r}")
+        try:
+            _set_dotted(data, key.strip().split("."), yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise InputError(f"`--set {key}`: the value is not YAML; received {value!r}") from error
+    return parse_recipe(data)
+
+
+def parse_recipe(data: Mapping[str, Any]) -> Recipe:
+    """Checks a mapping against the schema; every problem is said, each in its own clause of one line.
+
+    Raises:
+        InputError: naming the key, the rule, what was received and, for an unknown key, the nearest valid one.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_describe(details) for details in error.errors())
+        raise InputError(f"recipe: {problems}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"`--config` can't be read: {path} ({getattr(error, 'strerror', None) or error})") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"`--config` is not YAML: {path} ({' '.join(str(error).split())})") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"`--config` must hold a mapping of keys to values; {path} holds a {type(data).__name__}")
+    return data
+
+
+def _set_dotted(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"`--set {'.'.join(keys)}`: `{key}` is a value, not a section")
+        data = inner
+    data[keys[-1]] = value
+
+
+def _describe(details: Any) -> str:
+    """One problem of pydantic's as one clause."""
+    location = [str(part) for part in details["loc"]]
+    key = ".".join(location) or "recipe"
+    received = details["input"]
+    if details["type"] == "extra_forbidden":
+        return f"unknown key `{key}`; did you mean `{_nearest_key(key)}`?"
+    if key == "model.backbone":
+        return f"unknown backbone {received!r}; choose one of: {', '.join(BACKBONE_NAMES)}"
+    message = details["msg"].removeprefix("Value error, ")
+    shown = "" if details["type"] == "value_error" else f"; received {received!r}"
+    return f"`{key}`: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _nearest_key(key: str) -> str:
+    """The valid key most like `key`: by its last part within the same section first, then anywhere by the whole or last part."""
+    keys = [name for name, _ in _all_keys(Recipe)]
+    section, _, last = key.rpartition(".")
+    siblings = [name for name in keys if name.rpartition(".")[0] == section]
+    for candidates in (siblings, keys):
+        by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
+        if found := difflib.get_close_matches(last, by_last, n=1, cutoff=0.7):
+            return by_last[found[0]]
+    return difflib.get_close_matches(key, keys, n=1, cutoff=0)[0]
+
+
+def _all_keys(section: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every dotted key of a section with its field, sections before what they hold."""
+    keys: list[tuple[str, Any]] = []
+    for name, field in section.model_fields.items():
+        keys.append((prefix + name, field))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys.extend(_all_keys(field.annotation, f"{prefix}{name}."))
+    return keys

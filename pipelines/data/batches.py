@@ -1,0 +1,71 @@
+"""tf.data over the image store: whole batches gathered, augmented and prefetched, in an order that needs no shuffle buffer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipelines.augment.affine import augment_batch
+from pipelines.config import AugmentConfig
+from pipelines.data.order import shuffled_positions
+from pipelines.store.images import RowReader
+
+EVALUATION_BATCH_SIZE = 64  # no gradients are kept, so larger than in training; larger still brings nothing on two cores
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Batches in an epoch; the last one may be smaller."""
+    return math.ceil(examples / batch_size)
+
+
+def build_train_dataset(
+    reader: RowReader,
+    labels: NDArray[np.int64],
+    *,
+    batch_size: int,
+    augment: AugmentConfig,
+    seed: int,
+    start_epoch: int = 0,
+) -> Any:
+    """An endless dataset of augmented batches, epoch after epoch with no gap in between.
+
+    Yields (images uint8 [B, S, S, 3], labels int64 [B]). Batch k of epoch e is a pure function of (seed, e, k): the order is a
+    permutation of the whole split, and each image is augmented by numbers drawn from (seed, e, its number).
+    """
+    examples, steps = len(reader), steps_per_epoch(len(reader), batch_size)
+    shape = reader.gather(np.zeros(1, np.int64)).shape[1:]
+
+    def load(chosen: NDArray[np.int64], epoch: np.int64) -> NDArray[np.uint8]:
+        images = reader.gather(chosen)
+        if augment.where == "off":
+            return images
+        return augment_batch(images, chosen, config=augment, seed=seed, epoch=int(epoch))
+
+    def load_step(step: Any) -> tuple[Any, Any]:
+        epoch, batch = step // steps, step % steps
+        positions = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
+        chosen = shuffled_positions(positions, seed=seed, epoch=epoch, examples=examples)
+        images = tf.numpy_function(load, [chosen, epoch], tf.uint8, stateful=False)
+        images.set_shape([None, *shape])
+        return images, tf.gather(tf.constant(labels), chosen)
+
+    steps_from = tf.data.Dataset.range(start_epoch * steps, np.iinfo(np.int64).max)
+    return steps_from.map(load_step, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def build_plain_dataset(reader: RowReader, *, batch_size: int) -> Any:
+    """One pass over the images in their own order, as batches uint8 [B, S, S, 3]: for validation and prediction."""
+    shape = reader.gather(np.zeros(1, np.int64)).shape[1:]
+
+    def load_batch(start: Any) -> Any:
+        chosen = tf.range(start, tf.minimum(start + batch_size, len(reader)))
+        images = tf.numpy_function(reader.gather, [chosen], tf.uint8, stateful=False)
+        images.set_shape([None, *shape])
+        return images
+
+    starts = tf.data.Dataset.range(0, len(reader), batch_size)
+    return starts.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(2)

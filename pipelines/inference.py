@@ -1,0 +1,104 @@
+"""A finished model at work: a run folder is loaded, files are decoded as in training, and their classes predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.data.batches import EVALUATION_BATCH_SIZE
+from pipelines.data.prepare import ImageDecoder
+from pipelines.errors import ImageDecodeError, InputError
+from pipelines.store.artifacts import read_json
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A model with what is needed to use it.
+
+    Attributes:
+        model: Keras model, float32 [B, S, S, 3] in 0 to 255 -> probabilities float32 [B, classes].
+        classes: names in label order.
+        image_size: S, px.
+        resize: how images were made square for training.
+    """
+
+    model: Any
+    classes: tuple[str, ...]
+    image_size: int
+    resize: Any
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about files.
+
+    Attributes:
+        probabilities: float32 [n, classes]; NaN in the rows of files that could not be read.
+        reasons: of each file, why it could not be read, or None.
+    """
+
+    probabilities: NDArray[np.float32]
+    reasons: list[str | None]
+
+
+def load_finished(folder: Path) -> FinishedModel:
+    """Loads the model of a run folder.
+
+    Raises:
+        InputError: the folder is none, or its files can't be read.
+    """
+    try:
+        manifest = read_json(folder / "manifest.json")
+        model = keras.saving.load_model(folder / "model.keras", compile=False)
+        return FinishedModel(model, tuple(manifest["classes"]), manifest["image_size"], manifest["resize"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"`MODEL` must be a run folder with model.keras and manifest.json; {str(folder)!r} is none ({_first_line(error)})"
+        ) from error
+
+
+def answer(
+    finished: FinishedModel, read: Sequence[Callable[[], bytes]], *, report: Callable[[int], None] = lambda _: None
+) -> Answers:
+    """Predicts files, decoded in parallel and batch by batch, so that memory does not grow with their number.
+
+    Args:
+        finished: the model.
+        read: one function per file that gives its bytes; an OSError or an ImageDecodeError becomes the file's reason.
+        report: called with the number of files done.
+    """
+    decoder = ImageDecoder(image_size=finished.image_size, resize=finished.resize)
+    probabilities = np.full((len(read), len(finished.classes)), np.nan, np.float32)
+    reasons: list[str | None] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(read), EVALUATION_BATCH_SIZE):
+            decoded = list(pool.map(lambda get: _decode(get, decoder), read[start : start + EVALUATION_BATCH_SIZE]))
+            readable = [number for number, image in enumerate(decoded) if not isinstance(image, str)]
+            if readable:
+                pixels = np.stack([np.asarray(decoded[number]) for number in readable])
+                rows = np.asarray(readable) + start
+                probabilities[rows] = finished.model.predict_on_batch(pixels.astype(np.float32))
+            reasons += [image if isinstance(image, str) else None for image in decoded]
+            report(len(reasons))
+    return Answers(probabilities, reasons)
+
+
+def _decode(read: Callable[[], bytes], decoder: ImageDecoder) -> NDArray[np.uint8] | str:
+    """Pixels, or why there are none."""
+    try:
+        return decoder.decode(read())[0]
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    except ImageDecodeError as error:
+        return str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

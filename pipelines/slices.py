@@ -1,0 +1,69 @@
+"""The parts of a recipe that a stage reads where these are no section of their own. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.config import AugmentConfig, ModelConfig, Recipe, SplitConfig
+from pipelines.errors import InputError
+from pipelines.store.artifacts import file_digest
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """What decides the content of the index."""
+
+    dataset: str
+    seed: int
+    split: SplitConfig
+    max_bad_fraction: float
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What both training phases read, besides their own section.
+
+    `weights_sha256` is the digest of `model.weights` where that is a file, so that another file under its name is noticed.
+    """
+
+    seed: int
+    batch_size: int
+    augment: AugmentConfig
+    model: ModelConfig
+    weights_sha256: str | None
+
+
+def ingest_slice(recipe: Recipe, *, dataset: str) -> IngestConfig:
+    """The part that ingest reads; `dataset` names the ledger of sticky splits."""
+    return IngestConfig(
+        dataset=dataset,
+        seed=recipe.seed,
+        split=recipe.split,
+        max_bad_fraction=recipe.max_bad_fraction,
+        max_pixels=recipe.max_pixels,
+    )
+
+
+def training_slice(recipe: Recipe) -> TrainingConfig:
+    """The part that both phases read.
+
+    Raises:
+        InputError: `model.weights` names a file that can't be read.
+    """
+    digest = None
+    if recipe.model.weights not in ("imagenet", "none"):
+        try:
+            digest = file_digest(Path(recipe.model.weights))
+        except OSError as error:
+            raise InputError(
+                f"`model.weights` must be imagenet, none or a file; {recipe.model.weights!r} can't be read ({error.strerror})"
+            ) from error
+    return TrainingConfig(
+        seed=recipe.seed,
+        batch_size=recipe.batch_size,
+        augment=recipe.augment,
+        model=recipe.model,
+        weights_sha256=digest,
+    )

@@ -1,0 +1,191 @@
+"""Ingest: look at every file once, quarantine the bad ones by name and reason, and draw the splits."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import SPLITS
+from pipelines.contracts import ImageIndex, Listing
+from pipelines.errors import ImageDecodeError, InputError
+from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.slices import IngestConfig
+from pipelines.sources.duplicates import near_equal_groups
+from pipelines.sources.examine import examine_image
+from pipelines.sources.folder import (
+    FoundFile,
+    check_class_counts,
+    read_unchanged,
+    splits_to_draw,
+)
+from pipelines.sources.scan import read_listing
+from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, read_ledger
+from pipelines.store.artifacts import artifact_path, publish, scratch_folder
+from pipelines.store.index import BAD, OK, usable, write_index
+
+logger = logging.getLogger(__name__)
+
+BAD_FILES_SHOWN = 50
+
+
+def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, report: Report = ignore_progress) -> ImageIndex:
+    """Builds the index of a scanned source and publishes it; new split assignments go to the home's ledger.
+
+    Raises:
+        InputError: no readable image, too many bad files (all are listed), or a class with too few images.
+        SourceChangedError: a file is not what the scan saw.
+    """
+    ledger = ledger_path(home, config)
+    rows = build_index(
+        root,
+        listing.classes,
+        read_listing(home, listing),
+        config=config,
+        assigned=read_ledger(ledger),
+        report=report,
+    )
+    good = usable(rows)
+    extend_ledger(ledger, {row["sha256"]: row["split"] for row in good})
+    with scratch_folder(home) as folder:
+        write_index(folder / "index.parquet", rows)
+        artifact = publish(home, "ingest", folder)
+    counts = Counter(row["split"] for row in good)
+    return ImageIndex(
+        artifact=artifact,
+        classes=listing.classes,
+        examples={split: counts[split] for split in SPLITS},
+        bad_files=len(rows) - len(good),
+    )
+
+
+def ledger_path(home: Path, config: IngestConfig) -> Path:
+    """Where the split assignments of a data set under these fractions and this seed are kept."""
+    settings = f"{config.dataset}\0{config.seed}\0{config.split.model_dump_json()}"
+    return home / "splits" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.parquet"
+
+
+def build_index(
+    root: Path,
+    classes: Sequence[str],
+    files: Sequence[FoundFile],
+    *,
+    config: IngestConfig,
+    assigned: Mapping[str, str],
+    report: Report = ignore_progress,
+) -> list[dict[str, Any]]:
+    """Examines every file and assigns the splits; returns one row of the index per file, in the order of `files`.
+
+    Raises: as `ingest`.
+    """
+    rows = examine_files(root, files, max_pixels=config.max_pixels, report=report)
+    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
+    group_near_equal(rows)
+    draw_splits(rows, classes, config=config, assigned=assigned)
+    return rows
+
+
+def group_near_equal(rows: Sequence[dict[str, Any]]) -> None:
+    """Numbers, in place, the groups of equal and near-equal images among the usable rows."""
+    good = [row for row in rows if row["status"] == OK]
+    for row, group in zip(good, near_equal_groups([row["perceptual_hash"] for row in good]), strict=True):
+        row["group"] = int(group)
+
+
+def draw_splits(
+    rows: Sequence[dict[str, Any]], classes: Sequence[str], *, config: IngestConfig, assigned: Mapping[str, str]
+) -> None:
+    """Fills in, in place, the split of each usable row that has to be drawn.
+
+    Raises:
+        InputError: a class has too few usable images for its splits.
+    """
+    good = [row for row in rows if row["status"] == OK]
+    drawn = splits_to_draw({row["split"] for row in good}, fractions=config.split)
+    check_class_counts(classes, [FoundFile(row["path"], row["label"], row["split"]) for row in good], fractions=config.split)
+    open_rows = [row for row in good if row["split"] in (None, "train")]
+    items = [SplitItem(row["sha256"], row["label"], row["group"]) for row in open_rows]
+    fractions = {split: getattr(config.split, split) for split in drawn}
+    splits = assign_splits(items, fractions=fractions, seed=config.seed, assigned=assigned)
+    for row, split in zip(open_rows, splits, strict=True):
+        row["split"] = split
+    _check_splits_filled(good, classes)
+
+
+def examine_files(
+    root: Path, files: Sequence[FoundFile], *, max_pixels: int, report: Report = ignore_progress
+) -> list[dict[str, Any]]:
+    """Opens each file in parallel and returns its row of the index, its split still open.
+
+    Raises:
+        SourceChangedError: a file's bytes are not those that the scan saw.
+    """
+    rows = []
+    with ThreadPoolExecutor() as pool:
+        for row in pool.map(lambda file: _examine(root, file, max_pixels), files):
+            rows.append(row)
+            report(Progress(len(rows), len(files), "files"))
+            if row["status"] == BAD:
+                logger.warning("quarantined %r: %s", row["path"], row["reason"])
+    return rows
+
+
+def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: float) -> None:
+    """Stops when nothing is readable, or more of the files are bad than the recipe allows.
+
+    Raises:
+        InputError: with the list of bad files and reasons.
+    """
+    bad = [f"  {row['path']!r}: {row['reason']}" for row in rows if row["status"] == BAD]
+    if not bad or (len(bad) < len(rows) and len(bad) <= max_bad_fraction * len(rows)):
+        return
+    if len(bad) == len(rows):
+        summary = f"`SOURCE` has no readable image; all {len(bad)} files are bad"
+    else:
+        summary = (
+            f"{len(bad)} of {len(rows)} files are bad, more than `max_bad_fraction` ({max_bad_fraction:g}) allows; mend or remove"
+            " them, or raise it"
+        )
+    more = [f"  ... and {len(bad) - BAD_FILES_SHOWN} more"] if len(bad) > BAD_FILES_SHOWN else []
+    raise InputError("\n".join([f"{summary}:", *bad[:BAD_FILES_SHOWN], *more]))
+
+
+def _examine(root: Path, file: FoundFile, max_pixels: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "path": file.path,
+        "label": file.label,
+        "split": file.split,
+        "bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "status": BAD,
+        "reason": file.problem,
+    }
+    if file.problem:
+        return row | {"split": None}
+    contents = read_unchanged(root, file.path, file.sha256)
+    try:
+        facts = examine_image(contents, max_pixels=max_pixels)
+    except ImageDecodeError as error:
+        return row | {"split": None, "reason": str(error)}
+    return row | {
+        "status": OK,
+        "width": facts.width_px,
+        "height": facts.height_px,
+        "format": facts.format,
+        "mode": facts.mode,
+        "orientation": facts.orientation,
+        "perceptual_hash": facts.perceptual_hash,
+    }
+
+
+def _check_splits_filled(good: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
+    present = Counter((row["label"], row["split"]) for row in good)
+    splits = sorted({row["split"] for row in good})
+    if missing := [f"{label!r} in `{split}`" for label in classes for split in splits if not present[label, split]]:
+        raise InputError(
+            f"no image could be drawn for class {', '.join(missing)}; add images that are not near-equal to others"
+        )

@@ -1,0 +1,131 @@
+"""The sticky split: which images train, which choose, which judge, drawn from content hashes.
+
+A group of equal and near-equal images goes to one split, by a hash of its smallest digest: independent of names, order and of what
+else is there. What was once assigned is written to a ledger in the home and never moves in later runs of the same data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from pipelines.errors import InputError
+from pipelines.store.artifacts import file_in_place
+
+
+@dataclass(frozen=True)
+class SplitItem:
+    """One usable image to be assigned: its content digest, class and group of near-equal images."""
+
+    sha256: str
+    label: str
+    group: int
+
+
+def assign_splits(
+    items: Sequence[SplitItem], *, fractions: Mapping[str, float], seed: int, assigned: Mapping[str, str]
+) -> list[str]:
+    """Assigns each image to a split.
+
+    A group with members in `assigned` follows the one with the smallest digest; assigned images themselves never move. Other
+    groups are drawn: a hash of (seed, smallest digest), uniform in [0, 1), falls into one of the `fractions`. Where that leaves a
+    class without an image in some split, the new group of the class whose hash lies nearest to that split's interval moves there.
+
+    Args:
+        items: the images; two with equal digests may have different labels.
+        fractions: of each split to draw, above 0, in a fixed order; they need not sum to 1.
+        seed: of the draw.
+        assigned: earlier assignments by digest.
+
+    Returns:
+        The split of each item.
+
+    Raises:
+        InputError: a class has fewer groups of near-equal images than splits.
+    """
+    members: dict[int, list[SplitItem]] = defaultdict(list)
+    for item in items:
+        members[item.group].append(item)
+    intervals = _intervals(fractions)
+    splits: dict[int, str] = {}
+    draws: dict[int, float] = {}
+    for group, images in members.items():
+        known = sorted(image.sha256 for image in images if assigned.get(image.sha256) in fractions)
+        if known:
+            splits[group] = assigned[known[0]]
+            continue
+        draws[group] = _uniform(seed, min(image.sha256 for image in images))
+        splits[group] = next(name for name, (_, end) in intervals.items() if draws[group] < end)
+    _fill_empty_splits(items, intervals=intervals, splits=splits, draws=draws)
+    return [assigned[item.sha256] if assigned.get(item.sha256) in fractions else splits[item.group] for item in items]
+
+
+def read_ledger(path: Path) -> dict[str, str]:
+    """Earlier assignments, split by digest; empty where there is no ledger yet."""
+    if not path.exists():
+        return {}
+    table = pq.read_table(path)
+    return dict(zip(table["sha256"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def extend_ledger(path: Path, assignments: Mapping[str, str]) -> None:
+    """Adds assignments to the ledger, in one step; those that it already has stay as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        ledger = read_ledger(path)
+        if assignments.keys() <= ledger.keys():
+            return
+        merged = sorted({**assignments, **ledger}.items())
+        columns = {"sha256": [digest for digest, _ in merged], "split": [split for _, split in merged]}
+        with file_in_place(path) as temporary:
+            pq.write_table(pa.table(columns), temporary)
+
+
+def _intervals(fractions: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    total, start = sum(fractions.values()), 0.0
+    intervals = {}
+    for name, fraction in fractions.items():
+        intervals[name] = (start, start + fraction / total)
+        start += fraction / total
+    last = list(fractions)[-1]
+    intervals[last] = (intervals[last][0], 1.0)
+    return intervals
+
+
+def _uniform(seed: int, digest: str) -> float:
+    """A number in [0, 1) from the first 53 bits of SHA-256 over the seed and a digest."""
+    value = hashlib.sha256(f"{seed} {digest}".encode()).digest()
+    return (int.from_bytes(value[:8], "big") >> 11) / 2**53
+
+
+def _fill_empty_splits(
+    items: Sequence[SplitItem],
+    *,
+    intervals: Mapping[str, tuple[float, float]],
+    splits: dict[int, str],
+    draws: Mapping[int, float],
+) -> None:
+    """Moves newly drawn groups, in place, so that each class has at least one in each split."""
+    groups_of: dict[str, set[int]] = defaultdict(set)
+    for item in items:
+        groups_of[item.label].add(item.group)
+    for label in sorted(groups_of):
+        for name, (start, end) in intervals.items():
+            groups = groups_of[label]
+            if any(splits[group] == name for group in groups):
+                continue
+            movable = [group for group in groups & draws.keys() if sum(splits[g] == splits[group] for g in groups) > 1]
+            if not movable:
+                raise InputError(
+                    f"class {label!r} can't be shared out among {len(intervals)} splits: its {sum(i.label == label for i in items)} images are"
+                    f" {len(groups)} groups of equal or near-equal ones; add different images"
+                )
+            nearest = min(movable, key=lambda group: (max(start - draws[group], draws[group] - end, 0), draws[group]))
+            splits[nearest] = name

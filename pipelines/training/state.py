@@ -1,0 +1,63 @@
+"""A trained model at rest: its weights by name, the history that led there, and the seconds it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.config import ModelConfig
+from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.errors import RunError
+from pipelines.models.assemble import build_classifier
+from pipelines.store.artifacts import artifact_path, disk_errors, publish, read_json, scratch_folder, write_json
+from pipelines.training.callbacks import BestWeights
+
+WEIGHTS, HISTORY, SECONDS = "weights.npz", "history.json", "seconds.json"
+
+
+def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epochs: Sequence[dict[str, Any]]) -> TrainedModel:
+    """Publishes the weights that are in the model, which are the best ones, with the history of all epochs."""
+    with scratch_folder(home) as folder:
+        with disk_errors(home):
+            np.savez(folder / WEIGHTS, **{variable.path: np.asarray(variable) for variable in model.weights})
+        write_json(folder / HISTORY, [{name: row[name] for name in row if name != "seconds"} for row in epochs])
+        write_json(folder / SECONDS, [row["seconds"] for row in epochs])
+        artifact = publish(home, stage, folder)
+    return TrainedModel(
+        artifact=artifact,
+        phase=best.phase,
+        epoch=best.epoch,
+        val_accuracy=best.val_accuracy,
+        val_loss=best.val_loss,
+    )
+
+
+def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
+    """Puts trained weights into a model of the same architecture, each by its name.
+
+    Raises:
+        RunError: names or shapes differ.
+    """
+    with np.load(artifact_path(home, trained.artifact) / WEIGHTS, allow_pickle=False) as stored:
+        names = [variable.path for variable in model.weights]
+        if sorted(names) != sorted(stored.files):
+            raise RunError(f"the weights of {trained.artifact.path} are not those of this architecture; remove that folder")
+        model.set_weights([stored[name] for name in names])
+
+
+def read_history(home: Path, trained: TrainedModel) -> list[dict[str, Any]]:
+    """The epochs of all phases up to this model, in order, as `EpochLog.rows`."""
+    folder = artifact_path(home, trained.artifact)
+    epochs, seconds = read_json(folder / HISTORY), read_json(folder / SECONDS)
+    return [{**epoch, "seconds": value} for epoch, value in zip(epochs, seconds, strict=True)]
+
+
+def rebuild(home: Path, prepared: PreparedImages, trained: TrainedModel, *, model: ModelConfig) -> Any:
+    """The trained Keras model, from its description and its weights; gives logits float32 [B, classes]."""
+    config = model.model_copy(update={"weights": "none"})
+    rebuilt = build_classifier(config, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=0)
+    load_weights(home, trained, rebuilt)
+    return rebuilt

@@ -1,0 +1,27 @@
+"""Phase 2: the top layers of the backbone learn too, at a low rate."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from pipelines.config import FineTuneConfig
+from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.slices import TrainingConfig
+from tasks.policies import DescriptorSerializer, Place, StagePolicy
+from tasks.progress import reporter
+
+
+@task(
+    name="fine_tune",
+    task_run_name="fine_tune",
+    cache_policy=StagePolicy(stage="fine_tune"),
+    result_serializer=DescriptorSerializer(),
+)
+def fine_tune_task(
+    place: Place, prepared: PreparedImages, head_model: TrainedModel, config: TrainingConfig, settings: FineTuneConfig
+) -> TrainedModel:
+    """Goes on from the head's best weights."""
+    from pipelines.training.phases import fine_tune
+
+    report = reporter("fine_tune")
+    return fine_tune(place.home, prepared, head_model, config=config, fine_tune=settings, report=report)

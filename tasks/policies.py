@@ -1,0 +1,244 @@
+"""Every Prefect knob of a stage: its cache key, its lock, how its record is written and when a record still counts.
+
+A stage's key is its name, the version of its code, the part of the recipe that it reads and the digests of its inputs; where the
+source and the home lie is no part of it. The record that Prefect keeps under the key is JSON, and is a hit only while the artifacts it
+names are whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+from filelock import FileLock, Timeout
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.serializers import Serializer
+from prefect.transactions import IsolationLevel
+from pydantic import BaseModel, Field
+
+from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages
+from pipelines.errors import RunError
+from pipelines.store.artifacts import is_intact
+from pipelines.store.images import is_shard_intact
+
+# Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
+STAGE_VERSIONS: Mapping[str, int] = {
+    "ingest": 1,
+    "prepare": 1,
+    "head": 1,
+    "fine_tune": 1,
+    "evaluate": 1,
+    "export": 1,
+}
+
+_home: ContextVar[Path] = ContextVar("home")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: handed to every stage, and no part of any key.
+
+    Attributes:
+        home: absolute path of the home.
+        source: absolute path of the source.
+    """
+
+    home: Path
+    source: Path
+
+
+@contextmanager
+def use_home(home: Path) -> Iterator[None]:
+    """Sets the home that records are checked against; a record is no hit outside of this."""
+    token = _home.set(home)
+    try:
+        yield
+    finally:
+        _home.reset(token)
+
+
+def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
+    """The cache key of a stage for its inputs by name; a `Place` is left out, a descriptor stands for its artifact's digest.
+
+    Raises:
+        TypeError: an input of a kind whose key would not be stable.
+    """
+    described = {name: _key_part(value) for name, value in inputs.items() if not isinstance(value, Place)}
+    content = json.dumps([stage, STAGE_VERSIONS[stage], described], sort_keys=True)
+    return f"{stage}-{hashlib.sha256(content.encode()).hexdigest()[:40]}"
+
+
+def in_home(stage_task: Task[Any, Any], home: Path) -> Task[Any, Any]:
+    """A stage's task with its records and locks in a home."""
+    policy = cast(StagePolicy, stage_task.cache_policy)
+    return stage_task.with_options(
+        result_storage=home / "records",
+        cache_policy=StagePolicy(
+            stage=policy.stage,
+            isolation_level=IsolationLevel.SERIALIZABLE,
+            lock_manager=FileLocks(home / "locks"),
+        ),
+    )
+
+
+def check_recorded(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
+    """Makes sure that Prefect wrote a stage's record: it only warns when it could not, and the stage would never be a hit.
+
+    Raises:
+        RunError: there is no record.
+    """
+    if not (home / "records" / stage_key(stage, inputs)).is_file():
+        raise RunError(
+            f"the result of stage `{stage}` could not be recorded under {home / 'records'}; is the disk full or read-only?"
+        )
+
+
+@dataclass
+class StagePolicy(CachePolicy):
+    """Prefect's view of `stage_key`."""
+
+    stage: str = ""
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,  # noqa: ARG002 (Prefect's signature)
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> str:
+        """The stage's key."""
+        return stage_key(self.stage, inputs)
+
+
+class DescriptorSerializer(Serializer):  # type: ignore[type-arg]  # Prefect refuses a parametrised base
+    """Records as JSON, read back only while the artifacts they name are whole: an altered or deleted one makes its stage run again."""
+
+    type: str = Field(default="imagemill-descriptor", frozen=True)
+
+    def dumps(self, obj: Descriptor) -> bytes:
+        """A descriptor with the name of its class.
+
+        Raises:
+            TypeError: not one of `pipelines.contracts.DESCRIPTORS`.
+        """
+        if type(obj).__name__ not in DESCRIPTORS:
+            raise TypeError(f"a stage must return a descriptor of pipelines.contracts; received {type(obj).__name__}")
+        return json.dumps({"descriptor": type(obj).__name__, "data": obj.model_dump(mode="json")}).encode()
+
+    def loads(self, blob: bytes) -> Descriptor:
+        """The descriptor.
+
+        Raises:
+            ValueError: it is of another version, or an artifact that it names is gone or altered.
+        """
+        record = json.loads(blob)
+        descriptor = DESCRIPTORS[record["descriptor"]].model_validate(record["data"])
+        if not is_whole(_home.get(), descriptor):
+            raise ValueError(f"an artifact of this {record['descriptor']} is gone or altered")
+        return descriptor
+
+
+def is_whole(home: Path, descriptor: Descriptor) -> bool:
+    """Whether everything that a descriptor names is there and unaltered."""
+    artifacts = [value for _, value in descriptor if isinstance(value, Artifact)]
+    if not all(is_intact(home, artifact) for artifact in artifacts):
+        return False
+    if isinstance(descriptor, PreparedImages):
+        return all(is_shard_intact(home / descriptor.store, name) for name in descriptor.shards)
+    return True
+
+
+class FileLocks:
+    """Prefect's `LockManager` on the file locks of the operating system: a killed process lets go of them by itself.
+
+    Prefect's own `FileSystemLockManager` keeps a file that says "locked" and hangs forever after a kill -9.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, tuple[str, FileLock]] = {}
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Prefect copies policies; the copy must know the locks that are held."""
+        return self
+
+    def acquire_lock(
+        self,
+        key: str,
+        holder: str,
+        acquire_timeout: float | None = None,
+        hold_timeout: float | None = None,  # noqa: ARG002 (a lock is held until it is released, or its process ends)
+    ) -> bool:
+        """Takes the lock of a key, waiting up to `acquire_timeout` seconds (None: without end); True if it is held now."""
+        if self.is_lock_holder(key, holder):
+            return True
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=-1 if acquire_timeout is None else acquire_timeout)
+        except Timeout:
+            return False
+        self._held[key] = (holder, lock)
+        return True
+
+    async def aacquire_lock(
+        self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
+    ) -> bool:
+        """As `acquire_lock`; flows and tasks here are synchronous, so that nothing else waits for this."""
+        return self.acquire_lock(key, holder, acquire_timeout, hold_timeout)
+
+    def release_lock(self, key: str, holder: str) -> None:
+        """Lets go of a lock.
+
+        Raises:
+            ValueError: it is not held by `holder`.
+        """
+        if not self.is_lock_holder(key, holder):
+            raise ValueError(f"{holder} does not hold the lock of {key}")
+        _, lock = self._held.pop(key)
+        lock.release()
+
+    def is_locked(self, key: str) -> bool:
+        """Whether anybody holds the lock."""
+        return key in self._held or not self.wait_for_lock(key, timeout=0)
+
+    def is_lock_holder(self, key: str, holder: str) -> bool:
+        """Whether `holder`, of this process, holds the lock."""
+        return key in self._held and self._held[key][0] == holder
+
+    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        """Waits until nobody holds the lock; False if it took longer than `timeout` seconds."""
+        lock = self._lock(key)
+        try:
+            with lock.acquire(timeout=-1 if timeout is None else timeout):
+                return True
+        except Timeout:
+            return False
+
+    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
+        """As `wait_for_lock`."""
+        return self.wait_for_lock(key, timeout)
+
+    def _lock(self, key: str) -> FileLock:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._folder / f"{key}.lock")
+
+
+def _key_part(value: Any) -> Any:
+    if isinstance(value, Descriptor):
+        # A descriptor without an artifact would stand for nothing.
+        return cast(Any, value).artifact.digest
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _key_part(getattr(value, field.name)) for field in fields(value)}
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a {type(value).__name__} can't be part of a stage's key")

@@ -1,0 +1,60 @@
+"""Who hears of progress: set by the command around a flow, found by the tasks in it. Nobody, unless set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from pipelines.progress import Progress, Report
+
+
+class Listener(Protocol):
+    """What a display must understand."""
+
+    def started(self, stage: str) -> None:
+        """A stage begins; it may turn out to be a cache hit."""
+
+    def progressed(self, stage: str, progress: Progress) -> None:
+        """Work of a stage that really runs."""
+
+    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
+        """A stage ended well; `hit` says that its result was there already."""
+
+
+class Silent:
+    """A listener that does nothing."""
+
+    def started(self, stage: str) -> None:
+        """Ignored."""
+
+    def progressed(self, stage: str, progress: Progress) -> None:
+        """Ignored."""
+
+    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
+        """Ignored."""
+
+
+_listener: ContextVar[Listener] = ContextVar("listener", default=Silent())  # noqa: B039 (it holds no state)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Sends what the tasks inside say to `listener`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def current_listener() -> Listener:
+    """The listener in force."""
+    return _listener.get()
+
+
+def reporter(stage: str) -> Report:
+    """The function that a task of a stage hands to the work it calls."""
+    progressed: Callable[[str, Progress], None] = current_listener().progressed
+    return lambda progress: progressed(stage, progress)

@@ -1,0 +1,255 @@
+"""Assembled classifiers: what learns in which phase, for every backbone of the table, and that models survive a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.config import BACKBONE_NAMES, BackboneName, ModelConfig
+from pipelines.errors import InputError
+from pipelines.models.assemble import (
+    backbone_of,
+    build_classifier,
+    set_trainable_head,
+    set_trainable_top,
+    walk_layers,
+    with_probabilities,
+)
+from pipelines.models.backbones import BACKBONES
+
+# NumPy 2 asks `__array__` of TensorFlow's tensors for a `copy` argument that TensorFlow 2.21 does not know.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+NUM_CLASSES = 3
+ALL_LAYERS = 10_000
+# One of each architecture; the larger siblings of B0 and V2B0 have no layer that these lack.
+ONE_OF_EACH = [name for name in BACKBONE_NAMES if name[-2:] not in {"B1", "B2", "B3", "B4"}]
+Array = np.ndarray[Any, Any]
+
+
+def build(name: BackboneName, *, seed: int = 1, dropout: float = 0.3, weights: str = "none") -> keras.Model:
+    config = ModelConfig(backbone=name, weights=weights, dropout=dropout)
+    return build_classifier(config, image_size=BACKBONES[name].min_image_size, num_classes=NUM_CLASSES, seed=seed)
+
+
+def batch_for(model: keras.Model) -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (4, *model.input_shape[1:])).astype(np.float32), np.array([0, 1, 2, 1])
+
+
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """All of them at any depth; by Keras's own walk, so that ours is not its own judge."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def perturb(model: keras.Model) -> None:
+    """Gives every BatchNormalization weights that differ from their initial ones."""
+    rng = np.random.default_rng(1)
+    for layer in batch_norms(model):
+        layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.weights])
+
+
+def batch_norm_values(model: keras.Model) -> list[Array]:
+    return [value for layer in batch_norms(model) for value in layer.get_weights()]
+
+
+def train_step(model: keras.Model) -> None:
+    """One step of gradient descent, eagerly, with the call that `fit` makes."""
+    images, labels = batch_for(model)
+    with tf.GradientTape() as tape:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, model(images, training=True))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        variable.assign_sub(0.1 * gradient)
+
+
+def assert_equal(left: list[Array], right: list[Array]) -> None:
+    for one, other in zip(left, right, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+def classifier(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
+    """A classifier on each backbone in turn, its BatchNormalization away from initial values. Tests set what is trainable."""
+    model = build(request.param)
+    perturb(model)
+    yield model
+    keras.backend.clear_session()
+
+
+def test_batch_norm_never_moves(classifier: keras.Model) -> None:
+    """The contract that the usual recipe breaks; `test_the_check_above_can_fail` is its control."""
+    before = batch_norm_values(classifier)
+    set_trainable_head(classifier)
+    assert [weight.path for weight in classifier.trainable_variables] == ["logits/kernel", "logits/bias"]
+    head = classifier.get_layer("logits").get_weights()
+    frozen = backbone_of(classifier).get_weights()
+    train_step(classifier)
+    assert_equal(batch_norm_values(classifier), before)
+    assert_equal(backbone_of(classifier).get_weights(), frozen)
+    assert not np.array_equal(head[0], classifier.get_layer("logits").get_weights()[0])
+
+    set_trainable_top(classifier, layers=ALL_LAYERS)
+    inside = {id(variable) for layer in batch_norms(classifier) for variable in layer.variables}
+    assert not inside & {id(variable) for variable in classifier.trainable_variables}
+    assert len(classifier.trainable_variables) > 2
+    train_step(classifier)
+    assert_equal(batch_norm_values(classifier), before)
+    after = backbone_of(classifier).get_weights()
+    assert any(not np.array_equal(one, other) for one, other in zip(frozen, after, strict=True))
+
+
+def test_table_of_backbones_holds_what_the_walk_finds(classifier: keras.Model) -> None:
+    """A backbone with layers hidden in other layers than models would need another walk."""
+    walked = {id(layer) for layer in walk_layers(classifier)}
+    assert walked == {id(layer) for layer in classifier._flatten_layers()}
+
+
+def test_all_but_batch_norm_learns_in_phase_2(classifier: keras.Model) -> None:
+    set_trainable_top(classifier, layers=ALL_LAYERS)
+    expected = {id(weight) for layer in walk_layers(classifier) for weight in layer._trainable_variables}
+    expected -= {id(weight) for layer in batch_norms(classifier) for weight in layer.weights}
+    assert {id(weight) for weight in classifier.trainable_variables} == expected
+
+
+def test_uint8_and_float_pixels_give_equal_logits(classifier: keras.Model) -> None:
+    images, _ = batch_for(classifier)
+    logits = np.asarray(classifier(images))
+    assert logits.shape == (4, NUM_CLASSES)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(classifier(images.astype(np.uint8)), logits)
+    assert np.ptp(logits, axis=0).min() > 0  # the images matter
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_survives_a_file_without_custom_objects(name: BackboneName, tmp_path: Path) -> None:
+    model = build(name)
+    perturb(model)
+    set_trainable_top(model, layers=30)
+    exported = with_probabilities(model)
+    exported.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    images, _ = batch_for(model)
+    np.testing.assert_array_equal(loaded(images), exported(images))
+    assert backbone_of(loaded).name == name
+    assert [weight.path for weight in loaded.trainable_variables] == [weight.path for weight in model.trainable_variables]
+    assert not any(layer.trainable for layer in batch_norms(loaded))
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", ["EfficientNetLite0", "MobileNetV2", "ResNet50V2"])
+def test_batch_norm_does_not_move_under_fit(name: BackboneName) -> None:
+    model = build(name)
+    perturb(model)
+    before = batch_norm_values(model)
+    dataset = tf.data.Dataset.from_tensor_slices(batch_for(model)).batch(2)
+    set_trainable_head(model)
+    fit_one_epoch(model, dataset)
+    set_trainable_top(model, layers=20)
+    kernels = [weight.numpy() for weight in backbone_of(model).trainable_variables]
+    fit_one_epoch(model, dataset)
+    assert_equal(batch_norm_values(model), before)
+    assert not np.array_equal(kernels[-1], backbone_of(model).trainable_variables[-1])
+
+
+def fit_one_epoch(model: keras.Model, dataset: tf.data.Dataset) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss)
+    model.fit(dataset, epochs=1, shuffle=False, verbose=0)  # its default warns with a dataset
+
+
+def test_the_check_above_can_fail() -> None:
+    """The control: the usual recipe moves the statistics, although it calls the backbone with `training=False`."""
+    backbone = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    image = keras.Input((32, 32, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(backbone(image, training=False))
+    model = keras.Model(image, keras.layers.Dense(NUM_CLASSES)(pooled))
+    backbone.trainable = False
+    perturb(model)
+    before = batch_norm_values(model)
+    train_step(model)
+    assert_equal(batch_norm_values(model), before)
+    backbone.trainable = True  # phase 2 of the recipe
+    train_step(model)
+    moved = [not np.array_equal(one, other) for one, other in zip(before, batch_norm_values(model), strict=True)]
+    assert sum(moved) > len(moved) / 2
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> keras.Model:
+    return build("MobileNetV2")
+
+
+def trainable_names(model: keras.Model) -> list[str]:
+    return [layer.name for layer in backbone_of(model).layers if layer.trainable]
+
+
+def test_layers_are_counted_like_the_usual_slice(mobilenet: keras.Model) -> None:
+    last = backbone_of(mobilenet).layers[-20:]
+    set_trainable_top(mobilenet, layers=20)
+    expected = [layer.name for layer in last if not isinstance(layer, keras.layers.BatchNormalization)]
+    assert trainable_names(mobilenet) == expected
+    assert len(expected) < 20
+
+
+def test_phases_may_follow_each_other_in_any_order(mobilenet: keras.Model) -> None:
+    """`model.trainable = True` alone would leave layers frozen that an earlier phase froze."""
+    found = []
+    for layers in (20, 5, 40, 20):
+        set_trainable_top(mobilenet, layers=layers)
+        found.append(trainable_names(mobilenet))
+        set_trainable_head(mobilenet)
+        assert len(mobilenet.trainable_variables) == 2
+        set_trainable_top(mobilenet, layers=layers)
+        assert trainable_names(mobilenet) == found[-1]
+    assert found[0] == found[3]
+    assert len(found[1]) < len(found[0]) < len(found[2])
+    set_trainable_top(mobilenet, layers=5)
+    set_trainable_top(mobilenet, layers=40)
+    assert trainable_names(mobilenet) == found[2]
+
+
+@pytest.mark.parametrize("name", ["EfficientNetLite0", "MobileNetV2"])
+def test_equal_seeds_give_equal_models(name: BackboneName) -> None:
+    one, same, other = (build(name, seed=seed) for seed in (1, 1, 2))
+    assert_equal(one.get_weights(), same.get_weights())
+    for layer in (one.get_layer("logits"), backbone_of(one).layers[1]):
+        twin = backbone_of(other).layers[1] if layer.name != "logits" else other.get_layer("logits")
+        assert not np.array_equal(layer.get_weights()[0], twin.get_weights()[0])
+    images, _ = batch_for(one)
+    np.testing.assert_array_equal(one(images, training=True), same(images, training=True))  # dropout too
+
+
+def test_packaged_weights_do_not_depend_on_the_seed() -> None:
+    one, other = (backbone_of(build("EfficientNetLite0", seed=seed, weights="imagenet")) for seed in (1, 2))
+    assert_equal(one.get_weights(), other.get_weights())
+
+
+def test_dropout_is_that_of_the_config() -> None:
+    assert build("EfficientNetLite0", dropout=0.125).get_layer("dropout").rate == 0.125
+
+
+def test_probabilities_are_the_softmax_of_the_logits(mobilenet: keras.Model) -> None:
+    images, _ = batch_for(mobilenet)
+    exported = with_probabilities(mobilenet)
+    logits = np.asarray(mobilenet(images), dtype=np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(exported(images), expected, rtol=1e-5)
+    assert exported.output.dtype == "float32"
+    assert backbone_of(exported) is backbone_of(mobilenet)
+
+
+def test_wrong_requests(mobilenet: keras.Model) -> None:
+    with pytest.raises(InputError, match="`num_classes` must be at least 2; received 1"):
+        build_classifier(ModelConfig(weights="none"), image_size=32, num_classes=1, seed=1)
+    with pytest.raises(InputError, match=r"`fine_tune\.layers` must be at least 1; received 0"):
+        set_trainable_top(mobilenet, layers=0)
+    image = keras.Input((4,))
+    with pytest.raises(InputError, match="the model 'mine' has no backbone of imagemill's table in it"):
+        backbone_of(keras.Model(image, keras.layers.Dense(2)(image), name="mine"))
