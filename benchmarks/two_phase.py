@@ -1,6 +1,7 @@
-"""imagemill against the usual recipe on the same photos: accuracy on validation and seconds, process start to finished model.
+"""imagemill against the usual recipe on the same photos: accuracy on validation, and seconds from start to model.
 
-Each runs as a process of its own, one after the other, on the same split: the sticky hash split of imagemill, laid out as folders.
+Each runs as a process of its own, one after the other, on the same split: the sticky hash split of imagemill, laid out
+as folders.
 
     python -m benchmarks.two_phase ../shared/data/cats-dogs.tar --json benchmarks/results/two_phase.json
 """
@@ -36,9 +37,7 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
         root = next(root.iterdir())
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0))
     classes, found = find_images(root)
-    rows = build_index(
-        root, classes, digest_files(root, found), config=ingest_slice(recipe, dataset="benchmark"), assigned={}
-    )
+    rows = build_index(root, classes, digest_files(root, found), config=ingest_slice(recipe, dataset="benchmark"), assigned={})
     for row in rows:
         if row["status"] == "ok":
             link = folder / "split" / row["split"] / row["path"]

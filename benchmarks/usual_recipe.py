@@ -1,7 +1,8 @@
-"""The usual Keras transfer-learning recipe, as the tutorials have it, on two folders of class sub-folders: what imagemill is measured against.
+"""The usual Keras transfer-learning recipe, as the tutorials have it: what imagemill is measured against.
 
-`image_dataset_from_directory`; flip, rotation .1 and zoom .1 as layers in the model; a frozen EfficientNet-Lite0 called with
-`training=False`; global average pooling, dropout .3, Dense; 10 epochs at Adam 1e-3, then the last 20 layers at Adam 1e-5 for 10 epochs.
+`image_dataset_from_directory`; flip, rotation .1 and zoom .1 as layers in the model; a frozen EfficientNet-Lite0 called
+with `training=False`; global average pooling, dropout .3, Dense; 10 epochs at Adam 1e-3, then the last 20 layers at Adam
+1e-5 for 10 epochs.
 
     python -m benchmarks.usual_recipe TRAIN VALIDATION --json FILE
 """

@@ -1,1 +1,1 @@
-
+"""What runs, in which order. Wiring only."""

@@ -58,8 +58,8 @@ def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Con
 def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     """The content of check.json, from rows of the index whose splits are still those of the folders, or null.
 
-    `duplicates` are groups of equal or near-equal images, `leaks` those that lie in several split folders, `conflicts` those
-    that lie in several classes.
+    `duplicates` are groups of equal or near-equal images, `leaks` those that lie in several split folders, `conflicts`
+    those that lie in several classes.
     """
     good = usable(rows)
     groups: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
@@ -87,7 +87,10 @@ def _paths(members: Sequence[Mapping[str, Any]]) -> list[str]:
 def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> None:
     console.print(f"{report['files']} files, {len(report['bad_files'])} bad, {len(report['classes'])} classes")
     if report["shorter_side_px"]:
-        sides, formats = report["shorter_side_px"], ", ".join(f"{name} {count}" for name, count in report["formats"].items())
+        sides, formats = (
+            report["shorter_side_px"],
+            ", ".join(f"{name} {count}" for name, count in report["formats"].items()),
+        )
         console.print(
             f"shorter side {sides['smallest']} to {sides['largest']} px, median {sides['median']}; formats: {formats};"
             f" {report['bytes'] / 2**20:.1f} MiB"

@@ -100,7 +100,7 @@ def _judge(
             console.print(f"left out {file.path!r}: {reason}", markup=False, highlight=False, soft_wrap=True)
     judged = [files[number] for number in good]
     labels = np.array([finished.classes.index(file.label) for file in judged], np.int64)
-    columns = {
+    columns: dict[str, Sequence[str | None]] = {
         "path": [file.path for file in judged],
         "sha256": [file.sha256 for file in judged],
         "split": [name] * len(judged),

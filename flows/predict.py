@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
     if len(unreadable) == len(paths):
         raise InputError(f"`IMAGES` has no readable image; the first of {len(paths)} is {unreadable[0]}")
     root = images if images.is_dir() else images.parent
-    columns = {"path": [path.relative_to(root).as_posix() for path in paths], "reason": answers.reasons}
+    columns: dict[str, Sequence[str | None]] = {
+        "path": [path.relative_to(root).as_posix() for path in paths],
+        "reason": answers.reasons,
+    }
     with file_in_place(out) as temporary:
         write_predictions(temporary, columns, answers.probabilities, classes=finished.classes)
     console.print(f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}", markup=False)

@@ -1,7 +1,7 @@
-"""What must be set before Prefect and TensorFlow are first imported, as environment variables that both hand on to child processes.
+"""What must be set before Prefect and TensorFlow are first imported, as environment variables.
 
-Only defaults: what the user has set stays. With a server configured (`PREFECT_API_URL`, or a Prefect profile) the runs go there; without
-one Prefect starts a temporary server, whose SQLite database these settings put into the home.
+Only defaults: what the user has set stays. With a server configured (`PREFECT_API_URL`, or a Prefect profile) the runs
+go there; without one Prefect starts a temporary server, whose SQLite database these settings put into the home.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str
 def stderr_to_log(folder: Path, *, verbose: bool) -> Iterator[None]:
     """Sends standard error, that of native code and child processes too, to a log file; with `verbose` leaves it alone.
 
-    TensorFlow's native side, libjpeg and Prefect's server write there whatever they are told. The log stays only when the run failed; an
-    error that nobody foresaw leaves its traceback in it, and a note on the exception says where that is.
+    TensorFlow's native side, libjpeg and Prefect's server write there whatever they are told. The log stays only when
+    the run failed; an error that nobody foresaw leaves its traceback in it, and a note on the exception says where that is.
     """
     if verbose:
         yield

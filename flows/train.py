@@ -1,7 +1,8 @@
 """The train flow: a source and a recipe in, a run folder out.
 
-Every stage is a Prefect task whose result is kept under a key made of what it read, so that a repeated run does nothing twice. Works with
-the configured Prefect server, or with Prefect's own temporary one. Deployable by the entrypoint `flows.train.train_model`.
+Every stage is a Prefect task whose result is kept under a key made of what it read, so that a repeated run does nothing
+twice. Works with the configured Prefect server, or with Prefect's own temporary one. Deployable by the entrypoint
+`flows.train.train_model`.
 """
 
 from __future__ import annotations

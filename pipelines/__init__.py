@@ -1,1 +1,1 @@
-
+"""All that knows images, tensors and models; imports no Prefect."""

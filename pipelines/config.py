@@ -197,7 +197,7 @@ def _describe(details: Any) -> str:
 
 
 def _nearest_key(key: str) -> str:
-    """The valid key most like `key`: by its last part within the same section first, then anywhere by the whole or last part."""
+    """The valid key most like `key`: by its last part in the same section, then anywhere."""
     keys = [name for name, _ in _all_keys(Recipe)]
     section, _, last = key.rpartition(".")
     siblings = [name for name in keys if name.rpartition(".")[0] == section]

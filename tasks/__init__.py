@@ -1,1 +1,1 @@
-
+"""One Prefect task per stage, and every Prefect knob."""

@@ -10,7 +10,12 @@ from tasks.policies import DescriptorSerializer, Place, StagePolicy
 from tasks.progress import reporter
 
 
-@task(name="export", task_run_name="export", cache_policy=StagePolicy(stage="export"), result_serializer=DescriptorSerializer())
+@task(
+    name="export",
+    task_run_name="export",
+    cache_policy=StagePolicy(stage="export"),
+    result_serializer=DescriptorSerializer(),
+)
 def export_task(place: Place, prepared: PreparedImages, trained: TrainedModel, model: ModelConfig, split: str) -> ExportedModel:
     """Writes and proves the exported formats."""
     from pipelines.export.export import export

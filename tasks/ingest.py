@@ -10,7 +10,12 @@ from tasks.policies import DescriptorSerializer, Place, StagePolicy
 from tasks.progress import reporter
 
 
-@task(name="ingest", task_run_name="ingest", cache_policy=StagePolicy(stage="ingest"), result_serializer=DescriptorSerializer())
+@task(
+    name="ingest",
+    task_run_name="ingest",
+    cache_policy=StagePolicy(stage="ingest"),
+    result_serializer=DescriptorSerializer(),
+)
 def ingest_task(place: Place, listing: Listing, config: IngestConfig) -> ImageIndex:
     """Builds the index of a scanned source."""
     from pipelines.sources.ingest import ingest

@@ -1,8 +1,8 @@
 """Every Prefect knob of a stage: its cache key, its lock, how its record is written and when a record still counts.
 
-A stage's key is its name, the version of its code, the part of the recipe that it reads and the digests of its inputs; where the
-source and the home lie is no part of it. The record that Prefect keeps under the key is JSON, and is a hit only while the artifacts it
-names are whole.
+A stage's key is its name, the version of its code, the part of the recipe that it reads and the digests of its inputs;
+where the source and the home lie is no part of it. The record that Prefect keeps under the key is JSON, and is a hit
+only while the artifacts it names are whole.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def use_home(home: Path) -> Iterator[None]:
 
 
 def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
-    """The cache key of a stage for its inputs by name; a `Place` is left out, a descriptor stands for its artifact's digest.
+    """The cache key of a stage for its inputs by name.
+
+    A `Place` is left out; a descriptor stands for its artifact's digest.
 
     Raises:
         TypeError: an input of a kind whose key would not be stable.
@@ -118,8 +120,8 @@ class StagePolicy(CachePolicy):
         return stage_key(self.stage, inputs)
 
 
-class DescriptorSerializer(Serializer):  # type: ignore[type-arg]  # Prefect refuses a parametrised base
-    """Records as JSON, read back only while the artifacts they name are whole: an altered or deleted one makes its stage run again."""
+class DescriptorSerializer(Serializer):  # Prefect refuses a parametrised base
+    """Records as JSON, read back only while the artifacts that they name are whole: else the stage runs again."""
 
     type: str = Field(default="imagemill-descriptor", frozen=True)
 

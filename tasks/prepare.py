@@ -12,7 +12,10 @@ from tasks.progress import reporter
 
 
 @task(
-    name="prepare", task_run_name="prepare", cache_policy=StagePolicy(stage="prepare"), result_serializer=DescriptorSerializer()
+    name="prepare",
+    task_run_name="prepare",
+    cache_policy=StagePolicy(stage="prepare"),
+    result_serializer=DescriptorSerializer(),
 )
 def prepare_task(place: Place, index: ImageIndex, image_size: int, resize: Literal["stretch", "crop"]) -> PreparedImages:
     """Makes sure that the image store holds every usable image."""

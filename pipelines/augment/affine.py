@@ -41,8 +41,8 @@ class AffineParameters:
 def sample_affine(config: AugmentConfig, *, seed: int, epoch: int, example: int) -> AffineParameters:
     """Draws the numbers of one image in one epoch: a pure function of its arguments.
 
-    Philox with the key (seed, epoch) and the example as counter: neighbouring examples and epochs are independent, and no state
-    is carried from one to the next.
+    Philox with the key (seed, epoch) and the example as counter: neighbouring examples and epochs are independent, and
+    no state is carried from one to the next.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, example, 0, 0]))
     draws = generator.random(6)

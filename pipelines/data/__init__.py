@@ -1,1 +1,1 @@
-
+"""From files to batches: decoding, the order of examples, tf.data."""

@@ -12,7 +12,9 @@ from typing import Literal
 import tensorflow as tf
 
 from pipelines.data.orientation import orient_jpeg, orient_png, outline
-from pipelines.sources.pillow import decode_upright_pillow as decode_upright_pillow
+from pipelines.sources.pillow import decode_upright_pillow
+
+__all__ = ["SERVED_FORMATS", "decode_and_resize", "decode_upright", "decode_upright_pillow", "resize_image"]
 
 SERVED_FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 
@@ -24,8 +26,9 @@ def decode_upright(contents: tf.Tensor) -> tf.Tensor:
 
     Grey is repeated in all channels, CMYK is converted, alpha is dropped (as `image_dataset_from_directory` does), 16-bit
     samples keep their high byte, a GIF gives its first frame with transparent pixels black, and EXIF orientation is
-    applied. JPEG pixels equal Pillow's to the bit, because both then use libjpeg-turbo's accurate transform (no slower:
-    684 us against 694 us for 500x375).
+    applied. JPEG pixels equal Pillow's to the bit, because both use libjpeg-turbo's accurate transform (as fast here as
+    the other). For a 500x375 JPEG, telling formats apart and looking for EXIF data adds 65 us to the 750 of the decoder
+    alone; finding orientation 1 in it, 270.
 
     Args:
         contents: the whole file, scalar string.
@@ -95,7 +98,8 @@ def _decode_gif(contents: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     screen = tf.cast(tf.stack([header[4], header[3]]), tf.int32)
-    return _require(tf.reduce_all(tf.equal(tf.shape(image)[:2], screen)), image, "this GIF has no frame as large as its screen")
+    return _require(tf.reduce_all(tf.equal(tf.shape(image)[:2], screen)), image,
+    "this GIF has no frame as large as its screen")
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
@@ -113,7 +117,7 @@ def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _refuse(contents: tf.Tensor) -> tf.Tensor:
+def _refuse(_contents: tf.Tensor) -> tf.Tensor:
     return _require(tf.constant(value=False), tf.zeros([1, 1, 3], tf.uint8), "this is none of them")
 
 

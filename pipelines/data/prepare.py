@@ -20,7 +20,7 @@ from pipelines.data.decode import SERVED_FORMATS, decode_and_resize, decode_upri
 from pipelines.errors import ImageDecodeError, RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
-from pipelines.store.artifacts import artifact_path, publish, scratch_folder
+from pipelines.store.artifacts import artifact_path, publish, scratch_folder, write_json
 from pipelines.store.images import DecodedImage, ImageStore, RowPlace, RowReader, fill
 from pipelines.store.index import read_index, usable
 
@@ -77,6 +77,8 @@ def prepare(
     places = fill(store, list(paths), decode_missing)
     with scratch_folder(home) as scratch:
         _write_examples(scratch / "examples.parquet", rows, places, index.classes)
+        # What the pixels depend on besides the files is part of the digest that later stages are keyed by.
+        write_json(scratch / "pixels.json", {"image_size": image_size, "resize": resize, "decode_version": DECODE_VERSION})
         artifact = publish(home, "prepare", scratch)
     return PreparedImages(
         artifact=artifact,
@@ -114,7 +116,8 @@ class ImageDecoder:
     def __init__(self, *, image_size: int, resize: Literal["stretch", "crop"]) -> None:
         bytes_spec = tf.TensorSpec([], tf.string)
         pixels_spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._decode = _concrete(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize), bytes_spec)
+        self._decode = _concrete(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize),
+        bytes_spec)
         self._resize = _concrete(lambda pixels: resize_image(pixels, image_size=image_size, resize=resize), pixels_spec)
 
     def decode(self, contents: bytes) -> tuple[NDArray[np.uint8], bool]:

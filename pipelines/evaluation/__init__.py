@@ -1,1 +1,1 @@
-
+"""What a model gets right, in figures and pictures."""

@@ -23,8 +23,9 @@ def compute_metrics(
         split: which split these are.
 
     Returns:
-        Accuracy with Wilson's 95% interval, loss (mean cross-entropy in nats), macro and support-weighted averages, figures of each class
-        (a figure without a denominator is 0) and the confusion matrix (rows are true classes, columns predicted ones).
+        Accuracy with Wilson's 95% interval, loss (mean cross-entropy in nats), macro and support-weighted averages,
+        figures of each class (a figure without a denominator is 0) and the confusion matrix (rows are true classes,
+        columns predicted ones).
     """
     numbers = np.arange(len(classes))
     predicted = probabilities.argmax(axis=1)

@@ -23,10 +23,11 @@ def write_predictions(
     Args:
         path: of the Parquet file.
         columns: what is known of each image, in row order.
-        probabilities: float32 [n, classes]; a row of NaN stands for an image that could not be read and has null in each column.
+        probabilities: float32 [n, classes]; a row of NaN stands for an image that could not be read and has null
+            in each column.
         classes: names in label order.
     """
-    readable = ~np.isnan(probabilities).any(axis=1) if probabilities.size else np.zeros(len(probabilities), bool)
+    readable: NDArray[np.bool_] = np.asarray(~np.isnan(probabilities).any(axis=1))
     predicted = [classes[int(row.argmax())] if ok else None for row, ok in zip(probabilities, readable, strict=True)]
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
     arrays["predicted"] = pa.array(predicted, pa.string())

@@ -1,1 +1,1 @@
-
+"""Models for other programs, each proved equal to the trained one."""

@@ -96,7 +96,7 @@ def _manifest(prepared: PreparedImages, model: ModelConfig, parity: dict[str, An
         "image_size": prepared.image_size,
         "resize": prepared.resize,
         "backbone": model.backbone,
-        "input": "model.keras: float32 [batch, size, size, 3], RGB in 0 to 255; savedmodel: string [batch], bytes of image files",
+        "input": "model.keras: float32 [batch, size, size, 3], RGB 0 to 255; savedmodel: string [batch], bytes of image files",
         "served_formats": list(SERVED_FORMATS),
         "prepare_only_formats": list(prepared.prepare_only_formats),
         "parity": parity,

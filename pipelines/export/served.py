@@ -19,8 +19,9 @@ def write_saved_model(
 ) -> None:
     """Writes a SavedModel whose `serving_default` takes a batch of encoded images.
 
-    Signature: `images` string [B], the bytes of JPEG, PNG, GIF or BMP files -> `probabilities` float32 [B, classes], `class_names`
-    string [classes] in the same order, `predicted` string [B]. Files of other formats are refused by an InvalidArgumentError.
+    Signature: `images` string [B], the bytes of JPEG, PNG, GIF or BMP files -> `probabilities` float32 [B, classes],
+    `class_names` string [classes] in the same order, `predicted` string [B]. Files of other formats are refused by an
+    InvalidArgumentError.
 
     Args:
         folder: to write to; must not exist.

@@ -127,7 +127,8 @@ class _StateDictUnpickler(pickle._Unpickler):
     """Resolves the few names that a state dict needs; every other name is refused before it is imported.
 
     Python's own unpickler rather than the one in C: there, one flipped bit can make a memo index of billions, for which
-    memory is taken until the process is killed (seen: `R` -> `r`, LONG_BINPUT). A file of 300 tensors and 19 MB takes 0.05 s.
+    memory is taken until the process is killed (seen: `R` -> `r`, LONG_BINPUT). A file of 300 tensors and 19 MB takes
+    0.05 s.
     """
 
     def find_class(self, module: str, name: str) -> Any:

@@ -59,7 +59,7 @@ def summarise(error: object, limit: int = 250) -> str:
 
 
 def _misfit(network: keras.Model, path: Path, reason: str) -> InputError:
-    return InputError(f"`model.weights`: {path} does not hold the weights of a {network.name} backbone ({reason})")
+    return InputError(f"`model.weights`: {path} does not hold weights of the backbone {network.name} ({reason})")
 
 
 def _mend_normalization(network: keras.Model) -> None:

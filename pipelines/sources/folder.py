@@ -1,7 +1,8 @@
 """Class folders as a source, with the semantics of `keras.utils.image_dataset_from_directory`.
 
-Classes are the sub-folders in sorted order; images are found at any depth below them; folders whose name starts with a dot are no
-classes; links to folders are not followed below a class (so a link loop can't hang), links to files are. WebP is read besides Keras's formats.
+Classes are the sub-folders in sorted order; images are found at any depth below them; folders whose name starts with a
+dot are no classes; links to folders are not followed below a class (so a link loop can't hang), links to files are. WebP
+is read besides Keras's formats.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class FoundFile:
     """One image file of a source.
 
     Attributes:
-        path: relative to the source, with forward slashes; bytes that are not UTF-8 are shown as `\\xNN`.
+        path: relative to the source, with forward slashes; bytes that are not UTF-8 are escaped.
         label: its class.
         split: the split folder it lies in, or None where splits are to be drawn.
         size_bytes: as seen by the scan.
@@ -153,7 +154,7 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
 
 def _sub_folders(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith(".") and (folder / name).is_dir())
+        return sorted(name for name in os.listdir(folder) if not name.startswith(".") and (folder / name).is_dir())  # noqa: PTH208
     except OSError as error:
         raise InputError(f"`SOURCE` can't be listed: {str(folder)!r} ({error.strerror})") from error
 

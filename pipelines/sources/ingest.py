@@ -25,7 +25,7 @@ from pipelines.sources.folder import (
 )
 from pipelines.sources.scan import read_listing
 from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, read_ledger
-from pipelines.store.artifacts import artifact_path, publish, scratch_folder
+from pipelines.store.artifacts import publish, scratch_folder
 from pipelines.store.index import BAD, OK, usable, write_index
 
 logger = logging.getLogger(__name__)
@@ -147,8 +147,8 @@ def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: floa
         summary = f"`SOURCE` has no readable image; all {len(bad)} files are bad"
     else:
         summary = (
-            f"{len(bad)} of {len(rows)} files are bad, more than `max_bad_fraction` ({max_bad_fraction:g}) allows; mend or remove"
-            " them, or raise it"
+            f"{len(bad)} of {len(rows)} files are bad, more than `max_bad_fraction` ({max_bad_fraction:g}) allows;"
+            " mend or remove them, or raise it"
         )
     more = [f"  ... and {len(bad) - BAD_FILES_SHOWN} more"] if len(bad) > BAD_FILES_SHOWN else []
     raise InputError("\n".join([f"{summary}:", *bad[:BAD_FILES_SHOWN], *more]))

@@ -1,7 +1,8 @@
 """The sticky split: which images train, which choose, which judge, drawn from content hashes.
 
-A group of equal and near-equal images goes to one split, by a hash of its smallest digest: independent of names, order and of what
-else is there. What was once assigned is written to a ledger in the home and never moves in later runs of the same data set.
+A group of equal and near-equal images goes to one split, by a hash of its smallest digest: independent of names, order
+and of what else is there. What was once assigned is written to a ledger in the home and never moves in later runs of the
+same data set.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ def assign_splits(
 ) -> list[str]:
     """Assigns each image to a split.
 
-    A group with members in `assigned` follows the one with the smallest digest; assigned images themselves never move. Other
-    groups are drawn: a hash of (seed, smallest digest), uniform in [0, 1), falls into one of the `fractions`. Where that leaves a
-    class without an image in some split, the new group of the class whose hash lies nearest to that split's interval moves there.
+    A group with members in `assigned` follows the one with the smallest digest; assigned images themselves never move.
+    Other groups are drawn: a hash of (seed, smallest digest), uniform in [0, 1), falls into one of the `fractions`.
+    Where that leaves a class without an image in some split, the new group of the class whose hash lies nearest to that
+    split's interval moves there.
 
     Args:
         items: the images; two with equal digests may have different labels.
@@ -123,8 +125,9 @@ def _fill_empty_splits(
                 continue
             movable = [group for group in groups & draws.keys() if sum(splits[g] == splits[group] for g in groups) > 1]
             if not movable:
+                images = sum(item.label == label for item in items)
                 raise InputError(
-                    f"class {label!r} can't be shared out among {len(intervals)} splits: its {sum(i.label == label for i in items)} images are"
+                    f"class {label!r} can't be shared out among {len(intervals)} splits: its {images} images are"
                     f" {len(groups)} groups of equal or near-equal ones; add different images"
                 )
             nearest = min(movable, key=lambda group: (max(start - draws[group], draws[group] - end, 0), draws[group]))

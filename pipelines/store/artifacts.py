@@ -1,7 +1,7 @@
 """Artifacts under the home: made under a temporary name, flushed, then renamed, so that a reader never sees half of one.
 
-An artifact is a folder with an `artifact.json` that names each file with its size and SHA-256. Its own name is the digest of
-that content, so equal results are one folder and an altered one is noticed.
+An artifact is a folder with an `artifact.json` that names each file with its size and SHA-256. Its own name is the
+digest of that content, so equal results are one folder and an altered one is noticed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def disk_errors(place: Path) -> Iterator[None]:
         if isinstance(error, RunError) or not _is_disk_full(error):
             raise
         raise RunError(
-            f"no space left on the device that holds {place}; free some and run the same command again: finished stages are kept"
+            f"no space left on the device that holds {place}; free some and run it again: finished stages are kept"
         ) from error
 
 

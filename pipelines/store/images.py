@@ -1,7 +1,8 @@
 """The image store: decoded, resized images as fixed-size rows in memory-mapped Arrow IPC files (shards).
 
-Content-addressed twice: a row is found by the SHA-256 of the image file it came from, and a shard is named by the SHA-256 of its own
-bytes, so that a damaged one is noticed. Shards never change; a later run adds new ones for images never seen before.
+Content-addressed twice: a row is found by the SHA-256 of the image file it came from, and a shard is named by the
+SHA-256 of its own bytes, so that a damaged one is noticed. Shards never change; a later run adds new ones for images
+never seen before.
 """
 
 from __future__ import annotations
@@ -156,8 +157,8 @@ class RowReader:
 def is_shard_intact(folder: Path, name: str) -> bool:
     """Whether a shard's bytes match its name.
 
-    The bytes are read only where size or modification time differ from those at the last check: a store may be far larger than what
-    can be hashed on every run.
+    The bytes are read only where size or modification time differ from those at the last check: a store may be far
+    larger than what can be hashed on every run.
     """
     path = folder / name
     try:

@@ -1,1 +1,1 @@
-
+"""The two phases, and what watches them."""

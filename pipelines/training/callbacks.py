@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_REPORTS = 0.2
 
 @dataclass
 class BestWeights:
-    """The best weights seen so far, in whichever phase: highest validation accuracy, among equals the lowest validation loss."""
+    """The best weights seen so far, in whichever phase: highest validation accuracy, then lowest loss."""
 
     phase: str = ""
     epoch: int = 0

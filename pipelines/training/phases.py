@@ -18,9 +18,9 @@ from pipelines.data.prepare import read_examples
 from pipelines.errors import InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Report, ignore_progress
+from pipelines.slices import TrainingConfig
 from pipelines.store.images import RowReader
 from pipelines.training.callbacks import BestWeights, EpochLog, KeepBest, StopOnDivergence
-from pipelines.slices import TrainingConfig
 from pipelines.training.state import load_weights, read_history, save_trained
 
 
@@ -156,6 +156,7 @@ def _run_phase(
             keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=phase.plateau_factor, patience=phase.plateau_patience),
             keras.callbacks.EarlyStopping(monitor="val_loss", patience=phase.patience),
         ],
+        shuffle=False,  # the order is already a global permutation
         verbose=0,
     )
     model.set_weights(best.weights)

@@ -22,7 +22,8 @@ def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epoch
     """Publishes the weights that are in the model, which are the best ones, with the history of all epochs."""
     with scratch_folder(home) as folder:
         with disk_errors(home):
-            np.savez(folder / WEIGHTS, **{variable.path: np.asarray(variable) for variable in model.weights})
+            weights: dict[str, Any] = {variable.path: np.asarray(variable) for variable in model.weights}
+            np.savez(folder / WEIGHTS, **weights)
         write_json(folder / HISTORY, [{name: row[name] for name in row if name != "seconds"} for row in epochs])
         write_json(folder / SECONDS, [row["seconds"] for row in epochs])
         artifact = publish(home, stage, folder)

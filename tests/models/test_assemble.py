@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ from pipelines.models.assemble import (
     walk_layers,
     with_probabilities,
 )
-from pipelines.models.backbones import BACKBONES
+from pipelines.models.backbones import BACKBONES, preprocess
+from pipelines.models.lite0 import build_lite0
 
 # NumPy 2 asks `__array__` of TensorFlow's tensors for a `copy` argument that TensorFlow 2.21 does not know.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
 NUM_CLASSES = 3
 ALL_LAYERS = 10_000
-# One of each architecture; the larger siblings of B0 and V2B0 have no layer that these lack.
-ONE_OF_EACH = [name for name in BACKBONE_NAMES if name[-2:] not in {"B1", "B2", "B3", "B4"}]
+# Larger siblings of EfficientNetB0 and V2B0 have no layer that these lack; a round trip of all would take another 30 s.
+SIBLINGS = [name for name in BACKBONE_NAMES if re.fullmatch("EfficientNet(V2)?B[1-4]", name)]
+ONE_OF_EACH = [name for name in BACKBONE_NAMES if name not in SIBLINGS]
 Array = np.ndarray[Any, Any]
 
 
@@ -60,13 +63,14 @@ def batch_norm_values(model: keras.Model) -> list[Array]:
 
 
 def train_step(model: keras.Model) -> None:
-    """One step of gradient descent, eagerly, with the call that `fit` makes."""
+    """One eager step of gradient descent with the call that `fit` makes; the last variables, to spare time."""
     images, labels = batch_for(model)
     with tf.GradientTape() as tape:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, model(images, training=True))
-    gradients = tape.gradient(loss, model.trainable_variables)
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        variable.assign_sub(0.1 * gradient)
+    assert np.isfinite(loss)
+    variables = model.trainable_variables[-20:]
+    for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+        variable.assign_sub(1e-3 * gradient)
 
 
 def assert_equal(left: list[Array], right: list[Array]) -> None:
@@ -74,7 +78,8 @@ def assert_equal(left: list[Array], right: list[Array]) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+# In this order pytest runs all tests of one backbone in a row, those over ONE_OF_EACH too, and builds it once.
+@pytest.fixture(scope="module", params=[*ONE_OF_EACH, *SIBLINGS])
 def classifier(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
     """A classifier on each backbone in turn, its BatchNormalization away from initial values. Tests set what is trainable."""
     model = build(request.param)
@@ -85,30 +90,25 @@ def classifier(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
 
 def test_batch_norm_never_moves(classifier: keras.Model) -> None:
     """The contract that the usual recipe breaks; `test_the_check_above_can_fail` is its control."""
-    before = batch_norm_values(classifier)
-    set_trainable_head(classifier)
-    assert [weight.path for weight in classifier.trainable_variables] == ["logits/kernel", "logits/bias"]
+    if not batch_norms(classifier):
+        pytest.skip("no BatchNormalization in it")  # ConvNeXt, whose eager step would take 6 s
+    before, frozen = batch_norm_values(classifier), backbone_of(classifier).get_weights()
     head = classifier.get_layer("logits").get_weights()
-    frozen = backbone_of(classifier).get_weights()
+    set_trainable_head(classifier)
     train_step(classifier)
-    assert_equal(batch_norm_values(classifier), before)
     assert_equal(backbone_of(classifier).get_weights(), frozen)
     assert not np.array_equal(head[0], classifier.get_layer("logits").get_weights()[0])
-
-    set_trainable_top(classifier, layers=ALL_LAYERS)
-    inside = {id(variable) for layer in batch_norms(classifier) for variable in layer.variables}
-    assert not inside & {id(variable) for variable in classifier.trainable_variables}
-    assert len(classifier.trainable_variables) > 2
+    set_trainable_top(classifier, layers=ALL_LAYERS)  # the hardest case
     train_step(classifier)
     assert_equal(batch_norm_values(classifier), before)
     after = backbone_of(classifier).get_weights()
     assert any(not np.array_equal(one, other) for one, other in zip(frozen, after, strict=True))
 
 
-def test_table_of_backbones_holds_what_the_walk_finds(classifier: keras.Model) -> None:
-    """A backbone with layers hidden in other layers than models would need another walk."""
-    walked = {id(layer) for layer in walk_layers(classifier)}
-    assert walked == {id(layer) for layer in classifier._flatten_layers()}
+def test_only_the_head_learns_in_phase_1(classifier: keras.Model) -> None:
+    set_trainable_top(classifier, layers=ALL_LAYERS)
+    set_trainable_head(classifier)
+    assert [weight.path for weight in classifier.trainable_variables] == ["logits/kernel", "logits/bias"]
 
 
 def test_all_but_batch_norm_learns_in_phase_2(classifier: keras.Model) -> None:
@@ -116,52 +116,72 @@ def test_all_but_batch_norm_learns_in_phase_2(classifier: keras.Model) -> None:
     expected = {id(weight) for layer in walk_layers(classifier) for weight in layer._trainable_variables}
     expected -= {id(weight) for layer in batch_norms(classifier) for weight in layer.weights}
     assert {id(weight) for weight in classifier.trainable_variables} == expected
+    assert len(expected) > 2
 
 
-def test_uint8_and_float_pixels_give_equal_logits(classifier: keras.Model) -> None:
+def test_backbone_is_what_its_row_promises(classifier: keras.Model) -> None:
+    backbone = backbone_of(classifier)
+    row = BACKBONES[backbone.name]
+    assert backbone.input_shape == (None, row.min_image_size, row.min_image_size, 3)
+    assert backbone.input.dtype == backbone.output.dtype == "float32"
+    assert len(backbone.output_shape) == 4  # no pooling
+    # Where the row says "none", the network itself must begin with the scaling of pixels, and nowhere else.
+    inside = isinstance(backbone.layers[1], (keras.layers.Rescaling, keras.layers.Normalization))
+    assert inside == (row.preprocessing == "none")
+    layers = {layer.name: layer for layer in classifier.layers}
+    assert ("preprocess" in layers) == (row.preprocessing != "none")
+    if "preprocess" in layers:
+        images, _ = batch_for(classifier)
+        fed = keras.Model(classifier.input, layers["preprocess"].output)(images)
+        np.testing.assert_array_equal(fed, preprocess(tf.constant(images), row.preprocessing))
+
+
+def test_table_of_backbones_holds_what_the_walk_finds(classifier: keras.Model) -> None:
+    """A backbone with layers hidden in other layers than models would need another walk."""
+    walked, flattened = (
+        {layer.name for layer in layers if layer.weights and not isinstance(layer, keras.Model)}
+        for layers in (walk_layers(classifier), classifier._flatten_layers())
+    )
+    assert walked == flattened
+
+
+@pytest.mark.parametrize("classifier", ONE_OF_EACH, indirect=True)
+def test_survives_a_file_without_custom_objects(classifier: keras.Model, tmp_path: Path) -> None:
+    set_trainable_top(classifier, layers=30)
     images, _ = batch_for(classifier)
     logits = np.asarray(classifier(images))
     assert logits.shape == (4, NUM_CLASSES)
     assert logits.dtype == np.float32
-    np.testing.assert_array_equal(classifier(images.astype(np.uint8)), logits)
-    assert np.ptp(logits, axis=0).min() > 0  # the images matter
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_survives_a_file_without_custom_objects(name: BackboneName, tmp_path: Path) -> None:
-    model = build(name)
-    perturb(model)
-    set_trainable_top(model, layers=30)
-    exported = with_probabilities(model)
-    exported.save(tmp_path / "model.keras")
+    classifier.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    images, _ = batch_for(model)
-    np.testing.assert_array_equal(loaded(images), exported(images))
-    assert backbone_of(loaded).name == name
-    assert [weight.path for weight in loaded.trainable_variables] == [weight.path for weight in model.trainable_variables]
-    assert not any(layer.trainable for layer in batch_norms(loaded))
-    keras.backend.clear_session()
+    np.testing.assert_array_equal(loaded(images), logits)
+    assert_equal(loaded.get_weights(), classifier.get_weights())
+    assert backbone_of(loaded).name == backbone_of(classifier).name
+    for one, other in zip(walk_layers(loaded), walk_layers(classifier), strict=True):
+        assert one.name == other.name
+        assert len(one.trainable_weights) == len(other.trainable_weights)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetLite0", "MobileNetV2", "ResNet50V2"])
-def test_batch_norm_does_not_move_under_fit(name: BackboneName) -> None:
+@pytest.mark.parametrize(
+    ("name", "eagerly"),
+    [("EfficientNetLite0", False), ("MobileNetV2", True), ("ResNet50V2", True)],  # a graph takes 5 s to trace
+)
+def test_batch_norm_does_not_move_under_fit(name: BackboneName, eagerly: bool) -> None:
     model = build(name)
     perturb(model)
     before = batch_norm_values(model)
-    dataset = tf.data.Dataset.from_tensor_slices(batch_for(model)).batch(2)
-    set_trainable_head(model)
-    fit_one_epoch(model, dataset)
+    fit_one_epoch(model, eagerly=eagerly)
     set_trainable_top(model, layers=20)
-    kernels = [weight.numpy() for weight in backbone_of(model).trainable_variables]
-    fit_one_epoch(model, dataset)
+    kernel = backbone_of(model).trainable_variables[-1].numpy()
+    fit_one_epoch(model, eagerly=eagerly)
     assert_equal(batch_norm_values(model), before)
-    assert not np.array_equal(kernels[-1], backbone_of(model).trainable_variables[-1])
+    assert not np.array_equal(kernel, backbone_of(model).trainable_variables[-1])
 
 
-def fit_one_epoch(model: keras.Model, dataset: tf.data.Dataset) -> None:
+def fit_one_epoch(model: keras.Model, *, eagerly: bool) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-3), loss)
-    model.fit(dataset, epochs=1, shuffle=False, verbose=0)  # its default warns with a dataset
+    model.compile(keras.optimizers.Adam(1e-3), loss, run_eagerly=eagerly)
+    model.fit(*batch_for(model), batch_size=2, epochs=1, verbose=0)
 
 
 def test_the_check_above_can_fail() -> None:
@@ -215,27 +235,31 @@ def test_phases_may_follow_each_other_in_any_order(mobilenet: keras.Model) -> No
     assert trainable_names(mobilenet) == found[2]
 
 
-@pytest.mark.parametrize("name", ["EfficientNetLite0", "MobileNetV2"])
-def test_equal_seeds_give_equal_models(name: BackboneName) -> None:
-    one, same, other = (build(name, seed=seed) for seed in (1, 1, 2))
-    assert_equal(one.get_weights(), same.get_weights())
-    for layer in (one.get_layer("logits"), backbone_of(one).layers[1]):
-        twin = backbone_of(other).layers[1] if layer.name != "logits" else other.get_layer("logits")
-        assert not np.array_equal(layer.get_weights()[0], twin.get_weights()[0])
-    images, _ = batch_for(one)
-    np.testing.assert_array_equal(one(images, training=True), same(images, training=True))  # dropout too
+def test_equal_seeds_give_equal_models(mobilenet: keras.Model) -> None:
+    same, other = build("MobileNetV2"), build("MobileNetV2", seed=2)
+    assert_equal(mobilenet.get_weights(), same.get_weights())
+    for kernel in (0, -2):  # of the first convolution and of the head
+        assert not np.array_equal(mobilenet.get_weights()[kernel], other.get_weights()[kernel])
+    images, _ = batch_for(same)
+    again = build("MobileNetV2")
+    np.testing.assert_array_equal(same(images, training=True), again(images, training=True))  # dropout too
 
 
 def test_packaged_weights_do_not_depend_on_the_seed() -> None:
-    one, other = (backbone_of(build("EfficientNetLite0", seed=seed, weights="imagenet")) for seed in (1, 2))
-    assert_equal(one.get_weights(), other.get_weights())
+    one, other = (build("EfficientNetLite0", seed=seed, weights="imagenet", dropout=seed / 8) for seed in (1, 2))
+    assert_equal(backbone_of(one).get_weights(), backbone_of(other).get_weights())
+    assert [model.get_layer("dropout").rate for model in (one, other)] == [0.125, 0.25]
+    images, _ = batch_for(one)
+    logits = np.asarray(one(images))
+    assert np.ptp(logits, axis=0).min() > 0.01  # the images matter, which random networks hardly let them do
+    np.testing.assert_array_equal(one(images.astype(np.uint8)), logits)
+    # Pixels come through the assembly as the network wants them.
+    features = np.asarray(build_lite0(image_size=32, weights="imagenet")((images - 127) / 128))
+    pooled = keras.Model(one.input, one.get_layer("pool").output)(images)
+    np.testing.assert_allclose(pooled, features.mean(axis=(1, 2)), atol=1e-5)
 
 
-def test_dropout_is_that_of_the_config() -> None:
-    assert build("EfficientNetLite0", dropout=0.125).get_layer("dropout").rate == 0.125
-
-
-def test_probabilities_are_the_softmax_of_the_logits(mobilenet: keras.Model) -> None:
+def test_probabilities_are_the_softmax_of_the_logits(mobilenet: keras.Model, tmp_path: Path) -> None:
     images, _ = batch_for(mobilenet)
     exported = with_probabilities(mobilenet)
     logits = np.asarray(mobilenet(images), dtype=np.float64)
@@ -243,6 +267,10 @@ def test_probabilities_are_the_softmax_of_the_logits(mobilenet: keras.Model) -> 
     np.testing.assert_allclose(exported(images), expected, rtol=1e-5)
     assert exported.output.dtype == "float32"
     assert backbone_of(exported) is backbone_of(mobilenet)
+    exported.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images), exported(images))
+    assert backbone_of(loaded).name == "MobileNetV2"
 
 
 def test_wrong_requests(mobilenet: keras.Model) -> None:

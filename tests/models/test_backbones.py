@@ -73,23 +73,6 @@ def test_preprocessing_is_the_same_in_a_model_and_in_tf_data(kind: Preprocessing
         np.testing.assert_array_equal(np.asarray(other), eager)
 
 
-@pytest.mark.parametrize("name", ["MobileNetV3Large", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny"])
-def test_networks_without_preprocessing_have_it_inside(name: BackboneName) -> None:
-    """The reference of "none" is a function that does nothing, so that alone would prove nothing."""
-    assert BACKBONES[name].preprocessing == "none"
-    first = build_backbone(name, image_size=32, weights="none").layers[1]
-    assert isinstance(first, (keras.layers.Rescaling, keras.layers.Normalization))
-
-
-@pytest.mark.parametrize("name", ["EfficientNetLite0", "MobileNetV2"])
-def test_network_is_named_after_its_row_and_ends_in_a_feature_map(name: BackboneName) -> None:
-    network = build_backbone(name, image_size=40, weights="none")
-    assert network.name == name
-    assert network.input_shape == (None, 40, 40, 3)
-    assert network.input.dtype == network.output.dtype == "float32"
-    assert len(network.output_shape) == 4
-
-
 def test_wrong_requests() -> None:
     with pytest.raises(InputError, match="unknown backbone 'ResNet5'; choose one of: EfficientNetLite0, MobileNetV2,"):
         build_backbone("ResNet5", image_size=32, weights="none")  # type: ignore[arg-type]
@@ -128,22 +111,22 @@ def saved_network(name: BackboneName, path: Path, *, imagenet_like: bool = False
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
-def test_weights_come_from_a_file(tmp_path: Path, suffix: str) -> None:
+def test_weights_come_from_a_file_that_fits(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
-    network = saved_network("MobileNetV2", path)
-    again = build_backbone("MobileNetV2", image_size=64, weights=str(path))
+    network = saved_network("EfficientNetLite0", path)
+    again = build_backbone("EfficientNetLite0", image_size=64, weights=str(path))
     for left, right in zip(network.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+    with pytest.raises(InputError, match=r"does not hold weights of the backbone MobileNetV2 \([^\n]+\)$"):
+        build_backbone("MobileNetV2", image_size=32, weights=str(path))
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
-def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
-    saved_network("EfficientNetLite0", path)
-    for _ in range(2):
-        with pytest.raises(InputError, match=r"does not hold the weights of a MobileNetV2 backbone \([^\n]+\)$"):
-            build_backbone("MobileNetV2", image_size=32, weights=str(path))
-        path.write_bytes(b"not a model")
+    path.write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"does not hold weights of the backbone EfficientNetLite0 \([^\n]+\)$"):
+        build_backbone("EfficientNetLite0", image_size=32, weights=str(path))
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:

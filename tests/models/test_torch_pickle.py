@@ -221,7 +221,7 @@ def test_flipped_bits_raise_nothing_else(tmp_path: Path) -> None:
     whole = legacy_bytes({"w": float_view((2, 3, 4), (12, 4, 1))}, {"k": VALUES})
     refused: Counter[bool] = Counter()
     for position in range(len(whole)):
-        for bit in range(8):
+        for bit in (position % 8, (position + 3) % 8):
             broken = bytearray(whole)
             broken[position] ^= 1 << bit
             path = write(tmp_path, bytes(broken))
@@ -232,8 +232,8 @@ def test_flipped_bits_raise_nothing_else(tmp_path: Path) -> None:
                 refused[True] += 1
             else:
                 refused[False] += 1
-    assert refused[True] > 500
-    assert refused[False] > 500  # the numbers themselves are unprotected
+    assert refused[True] > 100
+    assert refused[False] > 100  # the numbers themselves are unprotected
 
 
 @pytest.mark.parametrize(

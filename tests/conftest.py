@@ -1,0 +1,36 @@
+"""What many tests share: small class folders of drawn images, and one Prefect server for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports TensorFlow or Prefect.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tests.sources.folders import write_classes
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of twelve small JPEG photos each."""
+    return write_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect's real temporary server over SQLite, started once."""
+    from flows.surroundings import configure
+
+    saved = dict(os.environ)
+    configure(tmp_path_factory.mktemp("prefect-home"), verbose=False)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+    os.environ.clear()
+    os.environ.update(saved)

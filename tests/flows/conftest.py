@@ -1,0 +1,61 @@
+"""A real run, made once for all tests of the flows, and copies of it to be changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import Recipe
+from tests.sources.folders import write_classes
+
+STAGES = ["ingest", "prepare", "head", "fine_tune", "evaluate", "export"]
+TINY: dict[str, Any] = {
+    "image_size": 32,
+    "batch_size": 8,
+    "model": {"weights": "none"},
+    "head": {"epochs": 1},
+    "fine_tune": {"epochs": 1},
+}
+
+
+class Runs:
+    """One home and one source, and the run that made them warm."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.source = folder / "home", folder / "photos"
+        self._out = folder / "runs"
+        self._count = 0
+
+    def run(self, **changes: Any) -> Path:
+        """Trains with the tiny recipe and some changes; returns the run folder."""
+        self._count += 1
+        from flows.train import train_model  # Prefect reads its settings when it is imported
+
+        recipe = Recipe.model_validate({**TINY, **changes})
+        return Path(train_model(str(self.source), recipe, home=str(self.home), out=str(self._out / str(self._count))))
+
+    def missed(self, **changes: Any) -> list[str]:
+        """The stages that a run had to do."""
+        stages = json.loads((self.run(**changes) / "timings.json").read_text())["stages"]
+        assert list(stages) == sorted(["scan", *STAGES])
+        return [name for name in STAGES if stages[name]["cache"] == "miss"]
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Runs, Path]:
+    runs = Runs(tmp_path_factory.mktemp("warm"))
+    write_classes(runs.source, {"cat": 14, "dog": 14})
+    return runs, runs.run()
+
+
+@pytest.fixture
+def copied(warm: tuple[Runs, Path], tmp_path: Path) -> Runs:
+    """A copy of the warm home and source, to be changed."""
+    runs = Runs(tmp_path)
+    shutil.copytree(warm[0].home, runs.home)
+    shutil.copytree(warm[0].source, runs.source)
+    return runs

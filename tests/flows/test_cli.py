@@ -1,0 +1,129 @@
+"""The command as a user meets it: exit statuses, one-line errors, files it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cli import main
+from tests.images import draw_photo, encode
+from tests.sources.folders import write_classes, write_photo
+
+COMMAND = str(Path(sys.executable).with_name("imagemill"))
+
+
+def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The command in this process."""
+    monkeypatch.setattr(sys, "argv", ["imagemill", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{tmp}/missing"], "does not exist"),
+        (["train", "{tmp}/file"], "is a file"),
+        (["train", "{tmp}/empty"], "has no sub-folders"),
+        (["train", "{tmp}/one"], "at least two classes"),
+        (["train", "{tmp}/few"], "class 'b' has 2 and needs 3"),
+        (["train", "{photos}", "--set", "head.epoch=3"], "did you mean `head.epochs`"),
+        (["train", "{photos}", "--set", "model.dropout=2"], "`model.dropout`: .* less than 1; received 2"),
+        (["train", "{photos}", "--set", "model.backbone=VGG"], "unknown backbone 'VGG'; choose one of: EfficientNetLite0"),
+        (["train", "{photos}", "--config", "{tmp}/none.yaml"], "`--config` can't be read"),
+        (["train", "{photos}", "--out", "{tmp}/file"], "`--out` must be a folder"),
+        (["train", "{photos}", "--home", "{tmp}/file"], "`--home` must be a folder"),
+        (["train", "{photos}", "--out", "{photos}/runs"], "`--out` must lie outside of SOURCE"),
+        (["train"], "Missing parameter: source"),
+        (["train", "{photos}", "--nope"], "No such option: --nope"),
+        (["polish"], "No such command"),
+        (["check", "{tmp}/missing"], "does not exist"),
+        (["predict", "{tmp}/missing", "{photos}", "--out", "{tmp}/p.parquet"], "`MODEL` must be a run folder"),
+        (["predict", "{tmp}", "{tmp}/missing", "--out", "{tmp}/p.parquet"], "`IMAGES` must be an image or a folder"),
+        (["evaluate", "{tmp}/missing", "{photos}"], "`MODEL` must be a run folder"),
+        (["evaluate", "{tmp}", "{photos}", "--split", "dev"], "`--split` must be one of"),
+    ],
+)
+def test_a_wrong_request_is_one_line_status_2_and_nothing_written(
+    tmp_path: Path,
+    photos: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    write_classes(tmp_path / "one", {"a": 5})
+    write_classes(tmp_path / "few", {"a": 5, "b": 2})
+    before = sorted(tmp_path.rglob("*"))
+    filled = [argument.format(tmp=tmp_path, photos=photos) for argument in arguments]
+    assert run(*filled, monkeypatch=monkeypatch) == 2
+    error = capfd.readouterr().err
+    assert len(error.splitlines()) == 1, error
+    assert error.startswith("imagemill: ")
+    assert re.search(message, error), error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_names_every_command() -> None:
+    done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
+    for command in ("train", "check", "evaluate", "predict", "demo"):
+        assert f"  {command} " in done.stdout
+
+
+def test_without_arguments_the_help_is_shown_and_the_status_is_2() -> None:
+    done = subprocess.run([COMMAND], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Commands:" in done.stderr
+
+
+def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    write_classes(source / "train", {"a": 6, "b": 6})
+    write_classes(source / "test", {"a": 2, "b": 2})
+    shutil.rmtree(source / "test")
+    for label, seed in (("a", 901), ("b", 902)):
+        (source / "test" / label).mkdir(parents=True)
+        write_photo(source / "test" / label / "own.jpg", seed=seed)
+    leaked = source / "train" / "a" / "000.jpg"
+    shutil.copy(leaked, source / "test" / "a" / "leak.jpg")
+    photo = draw_photo(48, 48, 77)
+    (source / "train" / "a" / "twin.jpg").write_bytes(encode(photo, "JPEG", quality=95))
+    (source / "train" / "b" / "twin.png").write_bytes(encode(photo, "PNG"))
+    (source / "train" / "b" / "text.jpg").write_text("not an image")
+    out = tmp_path / "out"
+    assert run("check", source, "--out", out, "--set", "max_bad_fraction=.2", monkeypatch=monkeypatch) == 0
+    report = json.loads((out / "check.json").read_text())
+    assert report["files"] == 18
+    assert [bad["path"] for bad in report["bad_files"]] == ["train/b/text.jpg"]
+    assert report["leaks"] == [["train/a/000.jpg", "test/a/leak.jpg"]]
+    assert report["conflicts"] == [["train/a/twin.jpg", "train/b/twin.png"]]
+    assert len(report["duplicates"]) == 2
+    shown = capfd.readouterr().out
+    assert "18 files, 1 bad, 2 classes" in shown
+    assert "leak into training" in shown
+    assert len(pq.read_table(out / "index.parquet")) == 18
+
+
+def test_check_still_reports_when_a_run_would_be_refused(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        (photos / "cat" / f"bad{number}.jpg").write_bytes(b"\xff\xd8\xff")
+    assert run("check", photos, "--out", tmp_path / "out", monkeypatch=monkeypatch) == 2
+    shown = capfd.readouterr()
+    assert "5 of 29 files are bad, more than `max_bad_fraction` (0.05)" in shown.err
+    assert "'cat/bad3.jpg': " in shown.err
+    assert len(json.loads((tmp_path / "out" / "check.json").read_text())["bad_files"]) == 5

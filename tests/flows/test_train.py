@@ -1,0 +1,175 @@
+"""The train flow on Prefect's real temporary server: what is done again when what changes, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from flows.train import train_model
+from pipelines.config import Recipe
+from pipelines.errors import InputError, RunError
+from tests.flows.conftest import STAGES, TINY, Runs
+from tests.sources.folders import write_photo
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+
+def only_folder(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+def test_a_run_leaves_everything_that_was_promised(warm: tuple[Runs, Path]) -> None:
+    _, folder = warm
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert {
+        "config.yaml",
+        "index.parquet",
+        "metrics.json",
+        "predictions.parquet",
+        "history.parquet",
+        "timings.json",
+        "confusion_matrix.png",
+        "model.keras",
+        "manifest.json",
+        "export/savedmodel/saved_model.pb",
+    } <= names
+    assert Recipe.model_validate(yaml.safe_load((folder / "config.yaml").read_text())) == Recipe.model_validate(TINY)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    predictions = pq.read_table(folder / "predictions.parquet").to_pylist()
+    assert metrics["split"] == "test"
+    assert metrics["examples"] == len(predictions) > 0
+    index = {row["sha256"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
+    assert all(index[row["sha256"]]["split"] == "test" for row in predictions)
+    right = sum(row["predicted"] == row["label"] for row in predictions)
+    assert metrics["accuracy"] == pytest.approx(right / len(predictions))
+    history = pq.read_table(folder / "history.parquet").to_pylist()
+    assert [(row["phase"], row["epoch"]) for row in history] == [("head", 1), ("fine_tune", 1)]
+    timings = json.loads((folder / "timings.json").read_text())
+    assert timings["images"] == 28
+    assert timings["total_seconds"] >= sum(stage["seconds"] for stage in timings["stages"].values())
+
+
+def test_a_repeated_run_does_nothing_again(warm: tuple[Runs, Path]) -> None:
+    assert warm[0].missed() == []
+
+
+def test_a_moved_home_and_source_are_still_known(copied: Runs) -> None:
+    assert copied.missed() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_bad_fraction": 0.5}, ["ingest"]),
+        ({"fine_tune": {"epochs": 0}}, ["fine_tune"]),
+        ({"head": {"epochs": 1, "learning_rate": 0.01}}, ["head", "fine_tune", "evaluate", "export"]),
+        ({"image_size": 40}, ["prepare", "head", "fine_tune", "evaluate", "export"]),
+    ],
+)
+def test_a_changed_value_runs_just_the_stages_that_read_it(copied: Runs, changes: dict[str, Any], expected: list[str]) -> None:
+    missed = copied.missed(**changes)
+    # Without fine-tuning the result is the head's, so that what comes after depends on whether that was the best anyway.
+    assert missed[: len(expected)] == expected
+    assert changes.keys() == {"fine_tune"} or missed == expected
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_deleted_artifact_is_made_again_and_nothing_else(copied: Runs, stage: str) -> None:
+    shutil.rmtree(only_folder(copied.home / "artifacts" / stage))
+    assert copied.missed() == [stage]
+    assert copied.missed() == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [("head", "weights.npz"), ("evaluate", "metrics.json"), ("prepare", "examples.parquet")]
+)
+def test_an_altered_artifact_is_made_again_and_nothing_else(copied: Runs, stage: str, name: str) -> None:
+    path = only_folder(copied.home / "artifacts" / stage) / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert copied.missed() == [stage]
+
+
+def test_an_altered_shard_is_made_again_and_nothing_else(copied: Runs) -> None:
+    (shard,) = copied.home.glob("images/*/*.arrow")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert copied.missed() == ["prepare"]
+    assert copied.missed() == []
+
+
+def test_changed_bytes_are_noticed_and_a_changed_time_is_none(copied: Runs) -> None:
+    path = copied.source / "cat" / "003.jpg"
+    path.touch()
+    assert copied.missed() == []
+    write_photo(path, seed=12345)
+    assert copied.missed() == STAGES
+
+
+def test_new_images_are_the_only_ones_decoded_and_nobody_changes_split(copied: Runs, warm: tuple[Runs, Path]) -> None:
+    write_photo(copied.source / "dog" / "new.jpg", seed=777)
+    folder = copied.run(head={"epochs": 1}, fine_tune={"epochs": 0})
+    shards = list(copied.home.glob("images/*/*.arrow"))
+    assert sorted(len(pq_rows(shard)) for shard in shards) == [1, 28]
+    before = {row["sha256"]: row["split"] for row in pq.read_table(warm[1] / "index.parquet").to_pylist()}
+    after = {row["sha256"]: row["split"] for row in pq.read_table(folder / "index.parquet").to_pylist()}
+    assert {digest: after[digest] for digest in before} == before
+
+
+def pq_rows(shard: Path) -> list[str]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(shard)) as source:
+        digests: list[str] = pa.ipc.open_file(source).get_batch(0).column("sha256").to_pylist()
+    return digests
+
+
+def test_a_bad_file_is_named_and_the_run_goes_on(copied: Runs) -> None:
+    (copied.source / "cat" / "zero.jpg").write_bytes(b"")
+    folder = copied.run(max_bad_fraction=0.05)
+    bad = [row for row in pq.read_table(folder / "index.parquet").to_pylist() if row["status"] == "bad"]
+    assert [(row["path"], row["split"]) for row in bad] == [("cat/zero.jpg", None)]
+    assert "0 bytes" in bad[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 500}, r"`batch_size` must not be larger than the training split of \d+ images; received 500"),
+        ({"model": {"weights": "/no/such/file"}}, "`model.weights` must be imagenet, none or a file"),
+    ],
+)
+def test_a_request_that_can_not_be_carried_out_is_refused(copied: Runs, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        copied.run(**changes)
+    assert not (copied.home.parent / "runs").exists()
+
+
+def test_results_are_not_written_over_other_things(copied: Runs, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    for out, message in ((tmp_path / "mine", "neither"), (copied.source / "runs", "must lie outside of SOURCE")):
+        with pytest.raises(InputError, match=message):
+            train_model(str(copied.source), Recipe.model_validate(TINY), home=str(copied.home), out=str(out))
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+
+
+def test_an_earlier_run_is_replaced(copied: Runs, warm: tuple[Runs, Path], tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(warm[1], out)
+    (out / "stale").write_text("x")
+    train_model(str(copied.source), Recipe.model_validate(TINY), home=str(copied.home), out=str(out))
+    assert not (out / "stale").exists()
+    assert (out / "metrics.json").exists()
+
+
+def test_a_diverging_loss_fails_clearly(copied: Runs) -> None:
+    with pytest.raises(RunError, match=r"the loss became (nan|inf) at .* of phase `head`; lower `head.learning_rate`"):
+        copied.run(head={"epochs": 40, "learning_rate": 10, "patience": 40}, model={"weights": "none", "dropout": 0.99})

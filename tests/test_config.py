@@ -1,0 +1,77 @@
+"""The recipe: what is refused, with which words, and what a file and overrides make of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import Recipe, load_recipe
+from pipelines.errors import InputError
+
+
+def test_defaults_survive_a_round_trip_through_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(Recipe().model_dump(mode="json")))
+    assert load_recipe(path, []) == Recipe()
+
+
+def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("head: {epochs: 3, learning_rate: 1e-2}\n")
+    recipe = load_recipe(path, ["head.epochs=5", "head.epochs=6", "split={train: .8, validation: .2, test: 0}"])
+    assert (recipe.head.epochs, recipe.head.learning_rate, recipe.split.test) == (6, 0.01, 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head.epoch=3", "unknown key `head.epoch`; did you mean `head.epochs`"),
+        ("epcohs=3", "unknown key `epcohs`; did you mean `head.epochs`"),
+        ("dropout=.2", "did you mean `model.dropout`"),
+        ("batch_size=0", "`batch_size`: .* greater than or equal to 1; received 0"),
+        ("image_size=big", "`image_size`: .* integer.*; received 'big'"),
+        ("model.backbone=VGG", "unknown backbone 'VGG'; choose one of: EfficientNetLite0, MobileNetV2,.*ConvNeXtTiny"),
+        ("split.train=.5", "`split`: the three fractions must sum to 1, and they sum to 0.7"),
+        ("fine_tune.learning_rate=.nan", "`fine_tune.learning_rate`"),
+        ("augment.where=gpu", "`augment.where`: .*'dataset' or 'off'"),
+        ("epochs", "`--set` takes KEY=VALUE"),
+        ("seed.x=1", "`seed`"),
+        ("head={", "not YAML"),
+    ],
+)
+def test_a_wrong_value_is_said_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with pytest.raises(InputError, match="`seed` is a value, not a section"):
+        load_recipe(None, ["seed=1", "seed.x=1"])
+
+
+@pytest.mark.parametrize(("content", "message"), [("- 1\n", "a mapping"), ("a: [", "not YAML"), (None, "can't be read")])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_recipe(path, [])
+
+
+def test_a_recipe_can_not_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "module", ["pipelines.config", "pipelines.contracts", "pipelines.slices", "flows.cli", "flows.request"]
+)
+def test_what_the_command_needs_at_once_imports_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('tensorflow', 'keras', 'prefect', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,27 @@
+"""A stage whose code changed keeps its old results only if somebody said so."""
+
+from __future__ import annotations
+
+import json
+
+import grimp
+import pytest
+
+from tasks.policies import STAGE_VERSIONS
+from tests.stage_versions import LOCK, current, stage_modules
+
+
+@pytest.mark.parametrize("stage", STAGE_VERSIONS)
+def test_changed_code_was_judged(stage: str) -> None:
+    assert json.loads(LOCK.read_text())[stage] == current()[stage], (
+        f"the code of stage `{stage}` changed: if it makes something else of the same inputs, bump"
+        " STAGE_VERSIONS in tasks/policies.py; then run `python -m tests.stage_versions`"
+    )
+
+
+def test_the_digest_covers_what_a_stage_runs() -> None:
+    graph = grimp.build_graph("tasks", "pipelines")
+    assert "pipelines.data.decode" in stage_modules(graph, "prepare")
+    assert {"pipelines.training.phases", "pipelines.models.lite0", "pipelines.augment.affine"} <= stage_modules(graph, "head")
+    assert "pipelines.export.served" in stage_modules(graph, "export")
+    assert "pipelines.export.served" not in stage_modules(graph, "head")
