@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.console import display_stages, print_bad_files, print_where_to_look, printable
+from flows.console import display_stages, print_bad_files, print_where_to_look, printable, say
 from flows.request import dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import check_target
@@ -85,15 +85,16 @@ def _paths(members: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> None:
-    console.print(f"{report['files']} files, {len(report['bad_files'])} bad, {len(report['classes'])} classes")
+    say(console, f"{report['files']} files, {len(report['bad_files'])} bad, {len(report['classes'])} classes")
     if report["shorter_side_px"]:
         sides, formats = (
             report["shorter_side_px"],
             ", ".join(f"{name} {count}" for name, count in report["formats"].items()),
         )
-        console.print(
+        say(
+            console,
             f"shorter side {sides['smallest']} to {sides['largest']} px, median {sides['median']}; formats: {formats};"
-            f" {report['bytes'] / 2**20:.1f} MiB"
+            f" {report['bytes'] / 2**20:.1f} MiB",
         )
     print_bad_files(console, rows)
     for name, what in (
@@ -103,11 +104,11 @@ def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: M
     ):
         groups = report[name]
         if groups:
-            console.print(f"{len(groups)} groups of images are {what}:")
+            say(console, f"{len(groups)} groups of images are {what}:")
         for paths in groups[:_GROUPS_SHOWN]:
-            console.print("  " + ", ".join(map(repr, paths)), markup=False, highlight=False, soft_wrap=True)
+            say(console, "  " + ", ".join(map(repr, paths)))
         if len(groups) > _GROUPS_SHOWN:
-            console.print(f"  ... and {len(groups) - _GROUPS_SHOWN} more; check.json lists them all")
+            say(console, f"  ... and {len(groups) - _GROUPS_SHOWN} more; check.json lists them all")
 
 
 def _print_splits(console: Console, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:

@@ -69,11 +69,12 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Train on scikit-learn's handwritten digits: a real run in a few minutes."""
+    from flows.console import say
     from pipelines.demo import demo_recipe, write_digits
 
     console = Console()
     folder = home / "demo" / "digits"
-    console.print(f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder", soft_wrap=True)
+    say(console, f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder")
     write_digits(folder)
     run_train(folder, demo_recipe(), home=home, out=out, verbose=verbose)
 

@@ -24,6 +24,11 @@ def printable(name: str) -> str:
     return shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1] + "…"
 
 
+def say(console: Console, line: str = "") -> None:
+    """Prints a line as it is: not wrapped, not coloured, brackets left alone."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 class LiveDisplay:
     """One line per stage with a bar, the last epoch's figures, images per second and the time left."""
 
@@ -69,14 +74,11 @@ class PlainDisplay:
         """Prints milestones."""
         if progress.milestone:
             rate = "" if progress.images_per_second is None else f"  {progress.images_per_second:,.0f} images/s"
-            self._print(f"{stage}: {progress.detail}{rate}")
+            say(self._console, f"{stage}: {progress.detail}{rate}")
 
     def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
         """Prints the stage with its time."""
-        self._print(f"{stage}: {'cached' if hit else f'done in {seconds:.1f} s'}")
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, f"{stage}: {'cached' if hit else f'done in {seconds:.1f} s'}")
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
         table.add_row(f"{average} average", *_cells(metrics[average]), str(metrics["examples"]))
     console.print(table)
     low, high = metrics["accuracy_ci95"]
-    console.print(f"accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}")
+    say(console, f"accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}")
 
 
 def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most: int = 20) -> None:
@@ -121,19 +123,19 @@ def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most
     bad = [row for row in rows if row["status"] == "bad"]
     if not bad:
         return
-    console.print(f"{len(bad)} of {len(rows)} files could not be used and were left out:")
+    say(console, f"{len(bad)} of {len(rows)} files could not be used and were left out:")
     for row in bad[:most]:
-        console.print(f"  {row['path']!r}: {row['reason']}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {row['path']!r}: {row['reason']}")
     if len(bad) > most:
-        console.print(f"  ... and {len(bad) - most} more; index.parquet lists them all")
+        say(console, f"  ... and {len(bad) - most} more; index.parquet lists them all")
 
 
 def print_where_to_look(console: Console, folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     """Prints files of a folder with what they are for."""
-    console.print(f"\nIn {folder}:", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"\nIn {folder}:")
     for name, what in rows:
         if (folder / name).exists():
-            console.print(f"  {name:<22} {what}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"  {name:<22} {what}")
 
 
 def _cells(figures: Mapping[str, float]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from flows.console import display_stages, print_metrics, print_where_to_look
+from flows.console import display_stages, print_metrics, print_where_to_look, say
 from pipelines.config import SPLITS
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
@@ -97,7 +97,7 @@ def _judge(
         raise InputError(f"`SOURCE` has no readable image; the first of {len(files)} is {answers.reasons[0]}")
     for file, reason in zip(files, answers.reasons, strict=True):
         if reason is not None:
-            console.print(f"left out {file.path!r}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"left out {file.path!r}: {reason}")
     judged = [files[number] for number in good]
     labels = np.array([finished.classes.index(file.label) for file in judged], np.int64)
     columns: dict[str, Sequence[str | None]] = {
@@ -111,7 +111,7 @@ def _judge(
         metrics = write_evaluation(Path(folder), columns, labels, probabilities, classes=finished.classes, split=name)
     seen = sum(trained_on.get(file.sha256 or "") == "train" for file in judged)
     if seen:
-        console.print(f"note: the model was trained on {seen} of these {len(judged)} images, so the figures flatter it")
+        say(console, f"note: the model was trained on {seen} of these {len(judged)} images, so the figures flatter it")
     print_metrics(console, metrics)
     if out:
         print_where_to_look(console, out, RESULT_FILES)

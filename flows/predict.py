@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.console import display_stages
+from flows.console import display_stages, say
 from pipelines.errors import InputError
 from pipelines.progress import Progress
 from pipelines.sources.folder import EXTENSIONS, image_paths
@@ -49,7 +49,7 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
     }
     with file_in_place(out) as temporary:
         write_predictions(temporary, columns, answers.probabilities, classes=finished.classes)
-    console.print(f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}", markup=False)
+    say(console, f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}")
 
 
 def _paths(images: Path) -> list[Path]:

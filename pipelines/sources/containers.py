@@ -83,7 +83,10 @@ def measure_gif(contents: bytes) -> Canvas:
             if kind == 0x2C:
                 left, top, frame_width, frame_height, flags = struct.unpack_from("<HHHHB", contents, position + 1)
                 if not frames:
-                    width, height = max(width, left + frame_width), max(height, top + frame_height)
+                    right, bottom = left + frame_width, top + frame_height
+                    if (left or top) and (right > width or bottom > height):
+                        raise ImageDecodeError("damaged GIF: its first frame reaches over the edge of its screen")
+                    width, height = max(width, right), max(height, bottom)
                 frames += 1
                 position = _skip_sub_blocks(contents, position + 11 + _table_bytes(flags))
             elif kind == 0x21:

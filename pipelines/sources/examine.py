@@ -30,9 +30,9 @@ from pipelines.sources.pillow import (
 # Copies stay below it. Of 700 photos (100-500 px wide), the 99th percentile of the distance to a copy was: JPEG of quality
 # 60 4 bits, half the size 8, PNG 8, WebP 10, 10% brighter 12; 20% brighter went above for 4%. At 32x32 px (1,500 images of
 # CIFAR-10) above were: quality 60 2%, WebP 4%, half the size 38%.
-# Other images stay above it. 28 pairs of all 60,000 of CIFAR-10 and 66 of all 70,000 of Fashion-MNIST were within, and
-# by eye each was one picture or product photographed once; 1 pair of 1,399 cats and dogs, a true one, and the next was at
-# 86. scikit-learn's 1,797 digits set the limit: enlarged to 32 px their closest pair is at 18 bits.
+# Other images stay above it. Within it were 28 pairs of all 60,000 images of CIFAR-10, each by eye one picture twice; 70
+# of all 70,000 of Fashion-MNIST, one garment or two of one cut; 1 of 1,399 cats and dogs, one picture, and the next was
+# at 86 bits. scikit-learn's 1,797 digits set the limit: enlarged to 32 px, their closest pair is at 18.
 NEAR_EQUAL_BITS: Final = 16
 
 # The 16 x 16 lowest frequencies of the image at 64 x 64 px. With 64 bits in place of 256, different digits are 2 bits apart.

@@ -1,0 +1,135 @@
+"""The two phases on drawn photos: what is kept, what moves, and that the same inputs give the same weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from pipelines.config import FineTuneConfig, HeadConfig, Recipe
+from pipelines.contracts import ImageIndex, PreparedImages, TrainedModel
+from pipelines.data.prepare import prepare, read_examples
+from pipelines.errors import InputError, RunError
+from pipelines.models.assemble import backbone_of, walk_layers
+from pipelines.slices import ingest_slice, training_slice
+from pipelines.sources.ingest import ingest
+from pipelines.sources.scan import scan_source
+from pipelines.store.artifacts import artifact_path
+from pipelines.training.callbacks import BestWeights
+from pipelines.training.phases import fine_tune, train_head
+from pipelines.training.state import load_weights, read_history, rebuild
+from tests.sources.folders import write_classes
+
+pytestmark = pytest.mark.slow
+RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "imagenet"}})
+
+
+class Trained:
+    """A home with prepared images and a head that was trained for two epochs."""
+
+    def __init__(self, home: Path, source: Path) -> None:
+        self.home = home
+        listing = scan_source(home, source)
+        index: ImageIndex = ingest(home, source, listing, config=ingest_slice(RECIPE, dataset="d"))
+        self.prepared: PreparedImages = prepare(home, source, index, image_size=32, resize="stretch")
+        self.head = self.train_head(HeadConfig(epochs=2))
+
+    def train_head(self, head: HeadConfig, **changes: Any) -> TrainedModel:
+        recipe = Recipe.model_validate({**RECIPE.model_dump(), **changes})
+        return train_head(self.home, self.prepared, config=training_slice(recipe), head=head)
+
+    def fine_tune(self, settings: FineTuneConfig, head: TrainedModel | None = None) -> TrainedModel:
+        config = training_slice(RECIPE)
+        return fine_tune(self.home, self.prepared, head or self.head, config=config, fine_tune=settings)
+
+    def weights(self, trained: TrainedModel) -> dict[str, Any]:
+        with np.load(artifact_path(self.home, trained.artifact) / "weights.npz") as stored:
+            return dict(stored)
+
+    def validation_figures(self, trained: TrainedModel) -> tuple[float, float]:
+        """Accuracy and loss on validation, worked out from the stored weights alone."""
+        examples, reader = read_examples(self.home, self.prepared, "validation")
+        logits = rebuild(self.home, self.prepared, trained, model=RECIPE.model)(reader.gather(np.arange(len(examples))))
+        losses = keras.losses.sparse_categorical_crossentropy(examples.labels, logits, from_logits=True)
+        return float(np.mean(np.argmax(logits, axis=1) == examples.labels)), float(np.mean(losses))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("phases")
+    return Trained(folder / "home", write_classes(folder / "photos", {"cat": 24, "dog": 24}))
+
+
+def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> None:
+    tuned = trained.fine_tune(FineTuneConfig(epochs=2, layers=20))
+    for model in (trained.head, tuned):
+        accuracy, loss = trained.validation_figures(model)
+        assert model.val_accuracy == pytest.approx(accuracy)
+        assert model.val_loss == pytest.approx(loss, rel=1e-3)
+    history = read_history(trained.home, tuned)
+    assert [row["phase"] for row in history] == ["head", "head", "fine_tune", "fine_tune"]
+    best = max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    assert (tuned.val_accuracy, tuned.phase, tuned.epoch) == (best["val_accuracy"], best["phase"], best["epoch"])
+
+
+def test_phase_2_can_not_make_the_result_worse(trained: Trained) -> None:
+    ruined = trained.fine_tune(FineTuneConfig(epochs=2, layers=20, learning_rate=0.5))
+    last = read_history(trained.home, ruined)[-1]
+    assert (last["val_accuracy"], -last["val_loss"]) < (trained.head.val_accuracy, -trained.head.val_loss)  # it did harm
+    assert ruined.phase == "head"
+    kept, before = trained.weights(ruined), trained.weights(trained.head)
+    assert all(np.array_equal(kept[name], before[name]) for name in before)
+
+
+def test_each_phase_moves_what_it_may_and_no_batch_normalization(trained: Trained) -> None:
+    weak = trained.train_head(HeadConfig(epochs=1, learning_rate=1e-6))
+    tuned = trained.fine_tune(FineTuneConfig(epochs=2, layers=20, learning_rate=1e-3), weak)
+    assert tuned.phase == "fine_tune", "this test needs an epoch that beat the head"
+    model = rebuild(trained.home, trained.prepared, tuned, model=RECIPE.model)
+    normalizations = {
+        weight.path
+        for layer in walk_layers(backbone_of(model))
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for weight in layer.weights
+    }
+    top = {weight.path for layer in backbone_of(model).layers[-20:] for weight in layer.weights}
+    head, after = trained.weights(weak), trained.weights(tuned)
+    moved = {name for name in head if not np.array_equal(head[name], after[name])}
+    outside = {weight.path for weight in model.weights} - {weight.path for weight in backbone_of(model).weights}
+    assert len(normalizations) > 100
+    assert not moved & normalizations
+    assert moved == (top - normalizations) | outside
+
+
+def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
+    tuned = trained.fine_tune(FineTuneConfig(epochs=0))
+    assert tuned.model_copy(update={"artifact": trained.head.artifact}) == trained.head
+
+
+def test_the_same_inputs_give_the_same_artifact_and_another_seed_another(trained: Trained) -> None:
+    assert trained.train_head(HeadConfig(epochs=2)).artifact.digest == trained.head.artifact.digest
+    assert trained.train_head(HeadConfig(epochs=2), seed=2).artifact.digest != trained.head.artifact.digest
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(trained: Trained) -> None:
+    with pytest.raises(InputError, match=r"`batch_size` must not be larger than the training split of \d+ images; received 64"):
+        trained.train_head(HeadConfig(epochs=1), batch_size=64)
+
+
+def test_weights_of_another_architecture_are_refused(trained: Trained) -> None:
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(RunError, match="are not those of this architecture"):
+        load_weights(trained.home, trained.head, other)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "beaten"),
+    [(0.9, 9.0, True), (0.8, 0.4, True), (0.8, 0.5, False), (0.7, 0.1, False), (math.nan, 0.1, False)],
+)
+def test_accuracy_decides_and_loss_among_equals(accuracy: float, loss: float, beaten: bool) -> None:
+    best = BestWeights(phase="head", epoch=1, val_accuracy=0.8, val_loss=0.5)
+    assert best.is_beaten_by(val_accuracy=accuracy, val_loss=loss) is beaten
