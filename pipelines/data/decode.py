@@ -28,7 +28,7 @@ def decode_upright(contents: tf.Tensor) -> tf.Tensor:
     samples keep their high byte, a GIF gives its first frame with transparent pixels black, and EXIF orientation is
     applied. JPEG pixels equal Pillow's to the bit, because both use libjpeg-turbo's accurate transform (as fast here as
     the other). For a 500x375 JPEG, telling formats apart and looking for EXIF data adds 65 us to the 750 of the decoder
-    alone; finding orientation 1 in it, 270.
+    alone (240 inside `tf.data`); finding orientation 1 in it, 270.
 
     Args:
         contents: the whole file, scalar string.
@@ -98,8 +98,8 @@ def _decode_gif(contents: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_image(contents, channels=3, expand_animations=False)
     image.set_shape([None, None, 3])
     screen = tf.cast(tf.stack([header[4], header[3]]), tf.int32)
-    return _require(tf.reduce_all(tf.equal(tf.shape(image)[:2], screen)), image,
-    "this GIF has no frame as large as its screen")
+    fills_screen = tf.reduce_all(tf.equal(tf.shape(image)[:2], screen))
+    return _require(fills_screen, image, "this GIF has no frame as large as its screen")
 
 
 def _decode_bmp(contents: tf.Tensor) -> tf.Tensor:

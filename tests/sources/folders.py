@@ -6,11 +6,17 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from tests.images import draw_photo, encode
 
 
 def write_classes(root: Path, counts: Mapping[str, int], *, size: int = 48) -> Path:
-    """Writes `counts[label]` different JPEG photos of each class into `root/label/`; returns `root`."""
+    """Writes `counts[label]` different JPEG photos of each class into `root/label/`; returns `root`.
+
+    Nothing but chance tells the classes apart.
+    """
     for label, count in counts.items():
         (root / label).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -21,3 +27,14 @@ def write_classes(root: Path, counts: Mapping[str, int], *, size: int = 48) -> P
 def write_photo(path: Path, *, seed: int, size: int = 48) -> None:
     """Writes one JPEG photo."""
     path.write_bytes(encode(draw_photo(size, size, seed), "JPEG", quality=95))
+
+
+def write_learnable(root: Path, count: int) -> Path:
+    """Writes two classes of `count` photos each that anybody can tell apart: the upper half of one is dark, the lower of the other."""
+    for number, label in enumerate(("dark above", "dark below")):
+        (root / label).mkdir(parents=True)
+        for photo in range(count):
+            pixels = np.asarray(draw_photo(48, 48, 1000 * number + photo)).copy()
+            pixels[24 * number : 24 * (number + 1)] //= 8
+            (root / label / f"{photo:03d}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    return root

@@ -22,21 +22,22 @@ from pipelines.store.artifacts import artifact_path
 from pipelines.training.callbacks import BestWeights
 from pipelines.training.phases import fine_tune, train_head
 from pipelines.training.state import load_weights, read_history, rebuild
-from tests.sources.folders import write_classes
+from tests.sources.folders import write_learnable
 
 pytestmark = pytest.mark.slow
 RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "imagenet"}})
+HEAD = HeadConfig(epochs=5, learning_rate=1e-2, patience=5)
 
 
 class Trained:
-    """A home with prepared images and a head that was trained for two epochs."""
+    """A home with prepared images and a trained head."""
 
     def __init__(self, home: Path, source: Path) -> None:
         self.home = home
         listing = scan_source(home, source)
         index: ImageIndex = ingest(home, source, listing, config=ingest_slice(RECIPE, dataset="d"))
         self.prepared: PreparedImages = prepare(home, source, index, image_size=32, resize="stretch")
-        self.head = self.train_head(HeadConfig(epochs=2))
+        self.head = self.train_head(HEAD)
 
     def train_head(self, head: HeadConfig, **changes: Any) -> TrainedModel:
         recipe = Recipe.model_validate({**RECIPE.model_dump(), **changes})
@@ -61,7 +62,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("phases")
-    return Trained(folder / "home", write_classes(folder / "photos", {"cat": 24, "dog": 24}))
+    return Trained(folder / "home", write_learnable(folder / "photos", 60))
 
 
 def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> None:
@@ -71,7 +72,7 @@ def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> Non
         assert model.val_accuracy == pytest.approx(accuracy)
         assert model.val_loss == pytest.approx(loss, rel=1e-3)
     history = read_history(trained.home, tuned)
-    assert [row["phase"] for row in history] == ["head", "head", "fine_tune", "fine_tune"]
+    assert [row["phase"] for row in history] == ["head"] * 5 + ["fine_tune"] * 2
     best = max(history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
     assert (tuned.val_accuracy, tuned.phase, tuned.epoch) == (best["val_accuracy"], best["phase"], best["epoch"])
 
@@ -87,7 +88,7 @@ def test_phase_2_can_not_make_the_result_worse(trained: Trained) -> None:
 
 def test_each_phase_moves_what_it_may_and_no_batch_normalization(trained: Trained) -> None:
     weak = trained.train_head(HeadConfig(epochs=1, learning_rate=1e-6))
-    tuned = trained.fine_tune(FineTuneConfig(epochs=2, layers=20, learning_rate=1e-3), weak)
+    tuned = trained.fine_tune(FineTuneConfig(epochs=3, layers=20, learning_rate=1e-3), weak)
     assert tuned.phase == "fine_tune", "this test needs an epoch that beat the head"
     model = rebuild(trained.home, trained.prepared, tuned, model=RECIPE.model)
     normalizations = {
@@ -111,13 +112,15 @@ def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
 
 
 def test_the_same_inputs_give_the_same_artifact_and_another_seed_another(trained: Trained) -> None:
-    assert trained.train_head(HeadConfig(epochs=2)).artifact.digest == trained.head.artifact.digest
-    assert trained.train_head(HeadConfig(epochs=2), seed=2).artifact.digest != trained.head.artifact.digest
+    assert trained.train_head(HEAD).artifact.digest == trained.head.artifact.digest
+    assert trained.train_head(HEAD, seed=2).artifact.digest != trained.head.artifact.digest
 
 
 def test_a_batch_larger_than_the_training_split_is_refused(trained: Trained) -> None:
-    with pytest.raises(InputError, match=r"`batch_size` must not be larger than the training split of \d+ images; received 64"):
-        trained.train_head(HeadConfig(epochs=1), batch_size=64)
+    with pytest.raises(
+        InputError, match=r"`batch_size` must not be larger than the training split of \d+ images; received 256"
+    ):
+        trained.train_head(HeadConfig(epochs=1), batch_size=256)
 
 
 def test_weights_of_another_architecture_are_refused(trained: Trained) -> None:
