@@ -20,7 +20,5 @@ def shuffled_positions(positions: Any, *, seed: int, epoch: Any, examples: int) 
         int64 tensor [n] of example numbers; over a whole epoch each comes once. Runs in graph mode and eagerly.
     """
     key = tf.stack([tf.constant(seed, tf.uint32), tf.cast(epoch, tf.uint32)])
-    shuffled = tf.random.experimental.index_shuffle(
-        tf.cast(positions, tf.uint32), key, tf.constant(examples - 1, tf.uint32)
-    )
+    shuffled = tf.random.experimental.index_shuffle(tf.cast(positions, tf.uint32), key, tf.constant(examples - 1, tf.uint32))
     return tf.cast(shuffled, tf.int64)

@@ -116,8 +116,7 @@ class ImageDecoder:
     def __init__(self, *, image_size: int, resize: Literal["stretch", "crop"]) -> None:
         bytes_spec = tf.TensorSpec([], tf.string)
         pixels_spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._decode = _concrete(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize),
-        bytes_spec)
+        self._decode = _concrete(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize), bytes_spec)
         self._resize = _concrete(lambda pixels: resize_image(pixels, image_size=image_size, resize=resize), pixels_spec)
 
     def decode(self, contents: bytes) -> tuple[NDArray[np.uint8], bool]:

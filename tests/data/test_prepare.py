@@ -55,5 +55,5 @@ def test_a_file_that_vanished_after_ingest_is_said(photos: Path, tmp_path: Path)
     home = tmp_path / "home"
     index = ingest(home, photos, scan_source(home, photos), config=ingest_slice(Recipe(), dataset="d"))
     (photos / "dog" / "005.jpg").unlink()
-    with pytest.raises(SourceChangedError, match="'dog/005.jpg' can no longer be read"):
+    with pytest.raises(SourceChangedError, match=r"'dog/005\.jpg' can no longer be read"):
         prepare(home, photos, index, image_size=SIZE, resize="stretch")

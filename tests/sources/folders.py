@@ -30,7 +30,7 @@ def write_photo(path: Path, *, seed: int, size: int = 48) -> None:
 
 
 def write_learnable(root: Path, count: int) -> Path:
-    """Writes two classes of `count` photos each that anybody can tell apart: the upper half of one is dark, the lower of the other."""
+    """Writes two classes of `count` photos each that differ in which half of the picture is dark."""
     for number, label in enumerate(("dark above", "dark below")):
         (root / label).mkdir(parents=True)
         for photo in range(count):

@@ -117,9 +117,7 @@ def test_the_same_inputs_give_the_same_artifact_and_another_seed_another(trained
 
 
 def test_a_batch_larger_than_the_training_split_is_refused(trained: Trained) -> None:
-    with pytest.raises(
-        InputError, match=r"`batch_size` must not be larger than the training split of \d+ images; received 256"
-    ):
+    with pytest.raises(InputError, match=r"`batch_size` .* larger than the training split of \d+ images; received 256"):
         trained.train_head(HeadConfig(epochs=1), batch_size=256)
 
 
