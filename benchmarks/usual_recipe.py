@@ -54,6 +54,7 @@ def train_usual(train_folder: Path, validation_folder: Path, *, size: int, seed:
     return {
         "accuracy_usual_head": head.history["val_accuracy"][-1],
         "accuracy_usual": tuned.history["val_accuracy"][-1],
+        "accuracy_usual_best_epoch": max(head.history["val_accuracy"] + tuned.history["val_accuracy"]),
         "seconds_usual": time.monotonic() - STARTED,
     }
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.console import display_stages, print_bad_files, print_where_to_look, printable, say
-from flows.request import dataset_name
+from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import check_target
 from pipelines.slices import ingest_slice
@@ -33,6 +33,7 @@ def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Con
     """
     if out is not None:
         check_target(out, sign=REPORT)
+        check_outside(source, "--out", out)
     classes, found = find_images(source)
     from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.request import DEFAULT_HOME
+from flows.request import DEFAULT_HOME, check_home
 from flows.surroundings import configure, stderr_to_log
+from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ RUN_FILES = [
     ("history.parquet", "every epoch of both phases"),
     ("index.parquet", "every file seen, bad ones with the reason"),
     ("model.keras", "the model for Keras"),
-    ("export/savedmodel", "the model that takes image bytes, for TensorFlow and TF Serving"),
+    ("export/savedmodel", "the model that takes image bytes, for TensorFlow"),
     ("config.yaml", "the whole recipe: imagemill train SOURCE --config config.yaml repeats the run"),
 ]
 
@@ -72,6 +73,7 @@ def demo(
     from flows.console import say
     from pipelines.demo import demo_recipe, write_digits
 
+    check_home(home)
     console = Console()
     folder = home / "demo" / "digits"
     say(console, f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder")
@@ -132,6 +134,7 @@ def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, ver
     console = Console()
     check_request(source, recipe, home=home, out=out)
     configure(home, verbose=verbose)
+    keep_freed_memory()  # before Prefect starts threads
     with stderr_to_log(home / "logs", verbose=verbose), display_stages(console):
         from flows.train import train_model
         from pipelines.store.artifacts import read_json
@@ -155,6 +158,9 @@ def main() -> None:
         sys.exit(_fail(str(error), status=2))
     except ImagemillError as error:
         sys.exit(_fail(str(error), status=1))
+    except OSError as error:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        sys.exit(_fail(f"{error.strerror or error}: {error.filename}{notes}", status=1))
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(_fail("interrupted; finished stages are kept, and the same command goes on from them", status=130))
     except Exception as error:

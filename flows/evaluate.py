@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from flows.console import display_stages, print_metrics, print_where_to_look, say
+from flows.request import check_outside
 from pipelines.config import SPLITS
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
@@ -51,9 +52,10 @@ def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, c
     finished = load_finished(model)
     if out is not None:
         check_target(out, sign="metrics.json")
+        check_outside(source, "--out", out)
     if unknown := sorted({file.label for file in found} - set(finished.classes)):
         raise InputError(f"`SOURCE` has classes that the model does not know: {', '.join(map(repr, unknown))}")
-    trained_on = {row["sha256"]: row["split"] for row in read_index(model / "index.parquet")}
+    trained_on = _read_trained_on(model)
     chosen, name = _choose(digest_files(source, found), split=split, trained_on=trained_on)
     _judge(finished, source, chosen, name=name, trained_on=trained_on, out=out, console=console)
 
@@ -121,3 +123,17 @@ def _read(source: Path, file: FoundFile) -> bytes:
     if file.problem is not None:
         raise ImageDecodeError(file.problem)
     return read_unchanged(source, file.path, file.sha256)
+
+
+def _read_trained_on(model: Path) -> dict[str, str]:
+    """The split of each image that the run had, by digest.
+
+    Raises:
+        InputError: the run folder has no index.
+    """
+    try:
+        return {row["sha256"]: row["split"] for row in read_index(model / "index.parquet")}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"`MODEL` must be a run folder with index.parquet; {str(model)!r} has none that can be read"
+        ) from error

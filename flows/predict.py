@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.console import display_stages, say
 from pipelines.errors import InputError
 from pipelines.progress import Progress
-from pipelines.sources.folder import EXTENSIONS, image_paths
+from pipelines.sources.folder import EXTENSIONS, image_paths, printable_path
 from tasks.progress import reporter
 
 
@@ -44,7 +44,7 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
         raise InputError(f"`IMAGES` has no readable image; the first of {len(paths)} is {unreadable[0]}")
     root = images if images.is_dir() else images.parent
     columns: dict[str, Sequence[str | None]] = {
-        "path": [path.relative_to(root).as_posix() for path in paths],
+        "path": [printable_path(path.relative_to(root)) for path in paths],
         "reason": answers.reasons,
     }
     with file_in_place(out) as temporary:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from pathlib import Path
 
 from pipelines.config import Recipe
 from pipelines.errors import InputError
+from pipelines.models.backbones import BACKBONES
 from pipelines.run_folder import check_target
 from pipelines.slices import training_slice
 from pipelines.sources.folder import check_class_counts, find_images
@@ -22,17 +24,45 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     """
     classes, files = find_images(source)
     check_class_counts(classes, files, fractions=recipe.split)
+    if recipe.batch_size > len(files):
+        raise InputError(
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files"
+        )
+    smallest = BACKBONES[recipe.model.backbone].min_image_size
+    if recipe.image_size < smallest:
+        raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
     training_slice(recipe)
+    check_home(home)
+    check_outside(source, "--home", home)
+    if out is not None:
+        check_target(out)
+        check_outside(source, "--out", out)
+    elif Path.cwd().resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            "`--out` must be given when the working directory lies in SOURCE, since runs/ would become a class of it"
+        )
+
+
+def check_home(home: Path) -> None:
+    """Refuses a home that is a file.
+
+    Raises:
+        InputError: it is one.
+    """
     if home.exists() and not home.is_dir():
         raise InputError(f"`--home` must be a folder; {str(home)!r} is a file")
-    target = out or default_run_folder(dataset_name(source, recipe))
-    check_target(target)
-    for option, folder in (("--out", target), ("--home", home)):
-        inside = folder.resolve().relative_to(source.resolve()) if folder.resolve().is_relative_to(source.resolve()) else None
-        if inside is not None and not (inside.parts and inside.parts[0].startswith(".")):
-            raise InputError(
-                f"`{option}` must lie outside of SOURCE, or it would become a class of it; received {str(folder)!r}"
-            )
+
+
+def check_outside(source: Path, option: str, folder: Path) -> None:
+    """Refuses to write into the source, where only names with a dot in front are no classes.
+
+    Raises:
+        InputError: `folder` lies in `source`.
+    """
+    place, root = folder.resolve(), source.resolve()
+    inside = place.relative_to(root).parts if place.is_relative_to(root) else (".",)
+    if not inside or not inside[0].startswith("."):
+        raise InputError(f"`{option}` must lie outside of SOURCE, or it would become a class of it; received {str(folder)!r}")
 
 
 def dataset_name(source: Path, recipe: Recipe) -> str:
@@ -41,6 +71,8 @@ def dataset_name(source: Path, recipe: Recipe) -> str:
 
 
 def default_run_folder(dataset: str) -> Path:
-    """`runs/<date>-<name>`, the name made safe for a file system."""
+    """`runs/<date>-<name>`, the name made safe for a file system; with a number where there is one already."""
     safe = "".join(character if character.isalnum() or character in "-_." else "-" for character in dataset)
-    return Path("runs", f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{safe.strip('.-')[:60] or 'run'}")
+    name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{safe.strip('.-')[:60] or 'run'}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in (Path("runs", name) for name in names) if not path.exists())

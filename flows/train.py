@@ -16,6 +16,7 @@ from prefect import Task, flow
 from prefect.runtime import flow_run
 
 from flows.request import DEFAULT_HOME, check_request, dataset_name, default_run_folder
+from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.run_folder import RunResults, write_run_folder
@@ -53,11 +54,11 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
         RunError: it could have been, and something failed.
     """
     started = time.monotonic()
+    keep_freed_memory()
     recipe = recipe or Recipe()
     place = Place(home=Path(home).absolute(), source=Path(source).absolute())
     check_request(place.source, recipe, home=place.home, out=Path(out) if out else None)
     dataset = dataset_name(place.source, recipe)
-    folder = Path(out or default_run_folder(dataset)).absolute()
     stages = Stages(place)
     with use_home(place.home):
         listing = stages.scan()
@@ -70,6 +71,8 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)
     timings = stages.timings(started, index)
+    # A default name is chosen at the end, so that two runs that started in one second do not share it.
+    folder = Path(out or default_run_folder(dataset)).absolute()
     write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings))
     return str(folder)
 

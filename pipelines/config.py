@@ -54,6 +54,7 @@ class SplitConfig(Section):
     train: float = Field(0.8, gt=0, le=1)
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
+    seed: int = Field(1, ge=0, description="of the draw, apart from the seed of training: test images stay test images")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -66,7 +67,7 @@ class SplitConfig(Section):
 class AugmentConfig(Section):
     """Random changes of the training images; never active at inference. Conventions of the Keras layers of the same names."""
 
-    where: Literal["dataset", "off"] = "dataset"
+    where: Literal["dataset", "none"] = "dataset"
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotation: float = Field(0.1, ge=0, le=0.5, description="largest angle either way, in full turns (Keras's tutorials: .1)")
@@ -112,7 +113,8 @@ class Recipe(Section):
     seed: int = Field(1, ge=0, lt=2**32)
     image_size: int = Field(160, ge=32, le=1024, description="side of the square that images are resized to, in px")
     resize: Literal["stretch", "crop"] = Field(
-        "stretch", description="stretch to the square (as Keras does), or crop its centre out first"
+        "crop",
+        description="crop the largest centred square out first, or stretch to the square as Keras does (benchmarks/resize.py)",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Keras's default")
     max_bad_fraction: float = Field(0.05, ge=0, le=1, description="of the files: more unreadable ones stop the run")
@@ -140,9 +142,10 @@ def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
         if not separator or not key:
             raise InputError(f"`--set` takes KEY=VALUE, such as head.epochs=3; received {override!r}")
         try:
-            _set_dotted(data, key.strip().split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
+            parsed = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"`--set {key}`: the value is not YAML; received {value!r}") from error
+        _set_dotted(data, key.strip().split("."), parsed)
     return parse_recipe(data)
 
 
@@ -164,7 +167,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"`--config` can't be read: {path} ({getattr(error, 'strerror', None) or error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"`--config` is not YAML: {path} ({' '.join(str(error).split())})") from error
     if data is None:
         return {}

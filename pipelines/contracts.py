@@ -6,13 +6,7 @@ a class that is gone counts as a miss, and its stage runs again.
 
 from __future__ import annotations
 
-from typing import Final
-
 from pydantic import BaseModel, ConfigDict
-
-# Keys of a tensor dictionary and names of columns that several modules share.
-IMAGE: Final = "image"
-LABEL: Final = "label"
 
 
 class Descriptor(BaseModel):

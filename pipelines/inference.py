@@ -12,9 +12,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.config import Recipe
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import ImageDecoder
 from pipelines.errors import ImageDecodeError, InputError
+from pipelines.sources.examine import examine_image
 from pipelines.store.artifacts import read_json
 
 
@@ -93,7 +95,9 @@ def answer(
 def _decode(read: Callable[[], bytes], decoder: ImageDecoder) -> NDArray[np.uint8] | str:
     """Pixels, or why there are none."""
     try:
-        return decoder.decode(read())[0]
+        contents = read()
+        examine_image(contents, max_pixels=Recipe().max_pixels)  # what ingest would quarantine gets no prediction either
+        return decoder.decode(contents)[0]
     except OSError as error:
         return f"unreadable: {error.strerror}"
     except ImageDecodeError as error:

@@ -47,7 +47,8 @@ def check_target(folder: Path, *, sign: str = TIMINGS) -> None:
         InputError: the folder is a file, or holds other things than earlier results.
     """
     if folder.is_dir():
-        if any(folder.iterdir()) and not (folder / sign).is_file():
+        is_other_run = sign != TIMINGS and (folder / TIMINGS).exists()
+        if is_other_run or (any(folder.iterdir()) and not (folder / sign).is_file()):
             raise InputError(
                 f"`--out` must be a new or empty folder, or earlier results to replace; {str(folder)!r} is neither"
             )

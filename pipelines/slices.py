@@ -15,7 +15,6 @@ class IngestConfig:
     """What decides the content of the index."""
 
     dataset: str
-    seed: int
     split: SplitConfig
     max_bad_fraction: float
     max_pixels: int
@@ -39,7 +38,6 @@ def ingest_slice(recipe: Recipe, *, dataset: str) -> IngestConfig:
     """The part that ingest reads; `dataset` names the ledger of sticky splits."""
     return IngestConfig(
         dataset=dataset,
-        seed=recipe.seed,
         split=recipe.split,
         max_bad_fraction=recipe.max_bad_fraction,
         max_pixels=recipe.max_pixels,
@@ -55,7 +53,7 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
     digest = None
     if recipe.model.weights not in ("imagenet", "none"):
         try:
-            digest = file_digest(Path(recipe.model.weights))
+            digest = file_digest(Path(recipe.model.weights).expanduser())
         except OSError as error:
             raise InputError(
                 f"`model.weights` must be imagenet, none or a file; {recipe.model.weights!r} can't be read ({error.strerror})"

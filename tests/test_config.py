@@ -37,7 +37,7 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
         ("model.backbone=VGG", "unknown backbone 'VGG'; choose one of: EfficientNetLite0, MobileNetV2,.*ConvNeXtTiny"),
         ("split.train=.5", "`split`: the three fractions must sum to 1, and they sum to 0.7"),
         ("fine_tune.learning_rate=.nan", "`fine_tune.learning_rate`"),
-        ("augment.where=gpu", "`augment.where`: .*'dataset' or 'off'"),
+        ("augment.where=gpu", "`augment.where`: .*'dataset' or 'none'"),
         ("epochs", "`--set` takes KEY=VALUE"),
         ("seed.x=1", "`seed`"),
         ("head={", "not YAML"),

@@ -46,7 +46,7 @@ def decode_upright(contents: tf.Tensor) -> tf.Tensor:
 
 
 def resize_image(image: tf.Tensor, *, image_size: int, resize: Literal["stretch", "crop"]) -> tf.Tensor:
-    """Resizes to a square by antialiased bilinear interpolation; runs in graph mode.
+    """Resizes to a square by antialiased bicubic interpolation; runs in graph mode.
 
     Args:
         image: uint8 [H, W, 3], H and W at least 1.
@@ -61,7 +61,7 @@ def resize_image(image: tf.Tensor, *, image_size: int, resize: Literal["stretch"
         side = tf.minimum(shape[0], shape[1])
         top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
         image = image[top : top + side, left : left + side]
-    resized = tf.image.resize(image, [image_size, image_size], antialias=True)
+    resized = tf.image.resize(image, [image_size, image_size], method="bicubic", antialias=True)
     return tf.ensure_shape(tf.saturate_cast(tf.round(resized), tf.uint8), [image_size, image_size, 3])
 
 

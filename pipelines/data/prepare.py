@@ -96,7 +96,7 @@ def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Exa
     table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
     digests = tuple(table["sha256"].to_pylist())
     store = ImageStore(home, home / prepared.store, image_size=prepared.image_size)
-    catalogue = store.catalogue()
+    catalogue = store.catalogue(prepared.shards)
     examples = Examples(
         paths=tuple(table["path"].to_pylist()),
         digests=digests,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config import BackboneName
 from pipelines.errors import InputError, WeightsUnavailableError
-from pipelines.models.weights_file import find_weights_file, load_weights_file, summarise
+from pipelines.models.weights_file import find_weights_file, load_weights_file, mend_normalization, summarise
 
 if TYPE_CHECKING:
     import keras
@@ -120,13 +120,19 @@ def _build_keras(name: str, image_size: int, weights: Pretrained) -> keras.Model
         return build(weights=None)
     try:
         with _downloading():
-            return build(weights=weights)
+            pretrained = build(weights=weights)
     except Exception as error:  # no narrower: Keras's get_file raises a bare `Exception`
         raise WeightsUnavailableError(
             f"the ImageNet weights of {name} could not be fetched ({summarise(error)}); "
             "`model.backbone: EfficientNetLite0` carries its weights in a package and needs no network, "
             "and `model.weights` may be `none` or a file"
         ) from error
+    # EfficientNetB* has one more layer when it is built with these weights. Trained weights are later put into a network
+    # that is built without them, so every network here is of the one kind.
+    network = build(weights=None)
+    network.set_weights(pretrained.get_weights())
+    mend_normalization(network)
+    return network
 
 
 @contextmanager

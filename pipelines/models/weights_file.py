@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import keras
 
 _SUFFIXES = (".weights.h5", ".keras", ".h5")
-_STORED_AS_VARIANCE = (0.229, 0.224, 0.225)  # ImageNet's standard deviation; see `_mend_normalization`
+_STORED_AS_VARIANCE = (0.229, 0.224, 0.225)  # ImageNet's standard deviation; see `mend_normalization`
 
 
 def find_weights_file(weights: str) -> Path:
@@ -49,7 +49,7 @@ def load_weights_file(network: keras.Model, path: Path) -> None:
     for warning in caught:  # Keras warns of layers that keep their random weights; here that is no success
         if "Skipping" in str(warning.message):
             raise _misfit(network, path, summarise(warning.message))
-    _mend_normalization(network)
+    mend_normalization(network)
 
 
 def summarise(error: object, limit: int = 250) -> str:
@@ -62,7 +62,7 @@ def _misfit(network: keras.Model, path: Path, reason: str) -> InputError:
     return InputError(f"`model.weights`: {path} does not hold weights of the backbone {network.name} ({reason})")
 
 
-def _mend_normalization(network: keras.Model) -> None:
+def mend_normalization(network: keras.Model) -> None:
     """Makes EfficientNetB* scale its input as it was trained to, whatever way its weights came.
 
     Their ImageNet files hold the deviation where the variance belongs. Keras makes up for it by one more layer, but only

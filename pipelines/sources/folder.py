@@ -137,17 +137,22 @@ def read_unchanged(root: Path, path: str, sha256: str | None) -> bytes:
 def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
     """The folders that hold class folders, each with its split; just the root where there are no split folders."""
     names = _sub_folders(root)
-    split_names = [name for name in names if name in SPLIT_FOLDERS and _sub_folders(root / name)]
-    if "train" not in split_names:
+    split_names = [name for name in names if name in SPLIT_FOLDERS]
+    nested = [name for name in split_names if _sub_folders(root / name)]
+    others = [name for name in names if name not in SPLIT_FOLDERS]
+    if not nested or (others and ("train" not in nested or len(nested) == 1)):
         return [(root, None)]
-    if split_names == ["train"] and names != ["train"]:
-        return [(root, None)]
-    if others := [name for name in names if name not in split_names]:
+    if others:
         raise InputError(
-            f"`SOURCE` mixes split folders ({', '.join(split_names)}) with others ({', '.join(others)}); move one kind away"
+            f"`SOURCE` mixes split folders ({', '.join(nested)}) with others ({', '.join(others)}); move one kind away"
         )
-    by_split = {SPLIT_FOLDERS[name]: root / name for name in split_names}
-    if len(by_split) < len(split_names):
+    if flat := [name for name in split_names if name not in nested]:
+        raise InputError(
+            f"`SOURCE` has split folders, and each must hold class folders; {', '.join(flat)} has none (unlabelled images"
+            " are for `imagemill predict`)"
+        )
+    by_split = {SPLIT_FOLDERS[name]: root / name for name in nested}
+    if len(by_split) < len(nested):
         raise InputError("`SOURCE` has both `val` and `validation`; keep one of them")
     return [(by_split[split], split) for split in SPLITS if split in by_split]
 
@@ -165,13 +170,18 @@ def image_paths(folder: Path) -> list[Path]:
     return [Path(where, name) for where, _, names in walked for name in sorted(names) if name.lower().endswith(EXTENSIONS)]
 
 
+def printable_path(path: Path) -> str:
+    """A path with forward slashes, bytes that are not UTF-8 escaped."""
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
+
+
 def _found(root: Path, path: Path, label: str, split: str | None) -> FoundFile:
     relative = path.relative_to(root).as_posix()
     try:
         relative.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(relative).decode("utf-8", errors="backslashreplace")
-        return FoundFile(shown, label, split, problem="unreadable: its name is not UTF-8; rename it")
+        problem = "unreadable: its name is not UTF-8; rename it"
+        return FoundFile(printable_path(Path(relative)), label, split, problem=problem)
     return FoundFile(relative, label, split)
 
 

@@ -65,7 +65,7 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
 
 def ledger_path(home: Path, config: IngestConfig) -> Path:
     """Where the split assignments of a data set under these fractions and this seed are kept."""
-    settings = f"{config.dataset}\0{config.seed}\0{config.split.model_dump_json()}"
+    settings = f"{config.dataset}\0{config.split.model_dump_json()}"
     return home / "splits" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.parquet"
 
 
@@ -110,7 +110,7 @@ def draw_splits(
     open_rows = [row for row in good if row["split"] in (None, "train")]
     items = [SplitItem(row["sha256"], row["label"], row["group"]) for row in open_rows]
     fractions = {split: getattr(config.split, split) for split in drawn}
-    splits = assign_splits(items, fractions=fractions, seed=config.seed, assigned=assigned)
+    splits = assign_splits(items, fractions=fractions, seed=config.split.seed, assigned=assigned)
     for row, split in zip(open_rows, splits, strict=True):
         row["split"] = split
     _check_splits_filled(good, classes)

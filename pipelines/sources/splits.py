@@ -124,6 +124,11 @@ def _fill_empty_splits(
             if any(splits[group] == name for group in groups):
                 continue
             movable = [group for group in groups & draws.keys() if sum(splits[g] == splits[group] for g in groups) > 1]
+            if not movable and not groups & draws.keys():
+                raise InputError(
+                    f"class {label!r} has no image left for `{name}`: all of its images were assigned in earlier runs, and stay"
+                    " where they are; add images, or draw a new split by another `split.seed`"
+                )
             if not movable:
                 images = sum(item.label == label for item in items)
                 raise InputError(

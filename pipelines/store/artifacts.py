@@ -77,20 +77,20 @@ def folder_in_place(target: Path) -> Iterator[Path]:
     Raises:
         RunError: no space left on the device.
     """
+    target = target.resolve()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    earlier = temporary.with_name(f"{temporary.name}.earlier")
     with disk_errors(target):
         try:
             temporary.mkdir(parents=True)
             yield temporary
             if target.exists():
-                # Between the two renames the earlier folder lies beside under a dotted name.
-                earlier = temporary.with_name(f"{temporary.name}.earlier")
                 target.rename(earlier)
-                temporary.rename(target)
-                shutil.rmtree(earlier, ignore_errors=True)
-            else:
-                temporary.rename(target)
+            temporary.rename(target)
         finally:
+            if not target.exists() and earlier.exists():
+                earlier.rename(target)
+            shutil.rmtree(earlier, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -101,6 +101,7 @@ def file_in_place(target: Path) -> Iterator[Path]:
     Raises:
         RunError: no space left on the device.
     """
+    target = target.resolve()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     with disk_errors(target):
         try:

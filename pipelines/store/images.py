@@ -75,10 +75,10 @@ class ImageStore:
             (self._folder / name).unlink(missing_ok=True)
         return damaged
 
-    def catalogue(self) -> dict[str, RowPlace]:
-        """The place of every image in the store, by the digest of the file it came from."""
+    def catalogue(self, shards: Sequence[str] | None = None) -> dict[str, RowPlace]:
+        """The place of every image in some shards, or in all, by the digest of the file it came from."""
         places: dict[str, RowPlace] = {}
-        for name in self.shard_names():
+        for name in self.shard_names() if shards is None else shards:
             batch = _open_shard(self._folder / name)
             images = zip(batch.column("sha256").to_pylist(), batch.column("served").to_pylist(), strict=True)
             for row, (digest, served) in enumerate(images):

@@ -43,6 +43,6 @@ def read_index(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def usable(rows: Sequence[Mapping[str, Any]], split: str | None = None) -> list[Mapping[str, Any]]:
-    """The rows that can be used, of one split or of all, in the order of the index."""
-    return [row for row in rows if row["status"] == OK and (split is None or row["split"] == split)]
+def usable(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that can be used, in the order of the index."""
+    return [row for row in rows if row["status"] == OK]

@@ -1,4 +1,4 @@
-"""A trained model at rest: its weights by name, the history that led there, and the seconds it took."""
+"""A trained model at rest: its weights, the history that led there, and the seconds it took."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epoch
     """Publishes the weights that are in the model, which are the best ones, with the history of all epochs."""
     with scratch_folder(home) as folder:
         with disk_errors(home):
-            weights: dict[str, Any] = {variable.path: np.asarray(variable) for variable in model.weights}
-            np.savez(folder / WEIGHTS, **weights)
+            np.savez(folder / WEIGHTS, *[np.asarray(variable) for variable in model.weights])
         write_json(folder / HISTORY, [{name: row[name] for name in row if name != "seconds"} for row in epochs])
         write_json(folder / SECONDS, [row["seconds"] for row in epochs])
         artifact = publish(home, stage, folder)
@@ -37,16 +36,18 @@ def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epoch
 
 
 def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
-    """Puts trained weights into a model of the same architecture, each by its name.
+    """Puts trained weights into a model of the same architecture, by position.
+
+    Not by name: Keras numbers unnamed layers through the whole process, so a second build has other names.
 
     Raises:
-        RunError: names or shapes differ.
+        RunError: numbers or shapes differ.
     """
     with np.load(artifact_path(home, trained.artifact) / WEIGHTS, allow_pickle=False) as stored:
-        names = [variable.path for variable in model.weights]
-        if sorted(names) != sorted(stored.files):
+        weights = [stored[f"arr_{number}"] for number in range(len(stored.files))]
+        if [array.shape for array in weights] != [tuple(variable.shape) for variable in model.weights]:
             raise RunError(f"the weights of {trained.artifact.path} are not those of this architecture; remove that folder")
-        model.set_weights([stored[name] for name in names])
+        model.set_weights(weights)
 
 
 def read_history(home: Path, trained: TrainedModel) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pipelines.store.images import DecodedImage, ImageStore, RowReader, fill
 
 EXAMPLES, SIZE = 21, 8
 LABELS = np.arange(EXAMPLES, dtype=np.int64)
-OFF = AugmentConfig(where="off")
+OFF = AugmentConfig(where="none")
 
 
 @pytest.fixture

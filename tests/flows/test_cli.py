@@ -42,6 +42,17 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["train", "{photos}", "--out", "{tmp}/file"], "`--out` must be a folder"),
         (["train", "{photos}", "--home", "{tmp}/file"], "`--home` must be a folder"),
         (["train", "{photos}", "--out", "{photos}/runs"], "`--out` must lie outside of SOURCE"),
+        (
+            ["train", "{photos}", "--set", "batch_size=500"],
+            "`batch_size` must not be larger than the training split; received 500",
+        ),
+        (
+            ["train", "{photos}", "--set", "model.backbone=Xception", "--set", "image_size=64"],
+            "at least 71 for Xception; received 64",
+        ),
+        (["train", "{photos}", "--set", "name=2024-02-30"], "not YAML"),
+        (["check", "{photos}", "--out", "{photos}/report"], "`--out` must lie outside of SOURCE"),
+        (["demo", "--home", "{tmp}/file"], "`--home` must be a folder"),
         (["train"], "Missing parameter: source"),
         (["train", "{photos}", "--nope"], "No such option: --nope"),
         (["polish"], "No such command"),

@@ -48,6 +48,15 @@ def test_evaluate_says_when_the_model_has_seen_the_images(
     assert "the model was trained on" in shown
 
 
+def test_evaluate_does_not_write_over_a_run(
+    warm: tuple[Runs, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs, folder = warm
+    assert run("evaluate", folder, runs.source, "--out", folder, monkeypatch=monkeypatch) == 2
+    assert "`--out` must be a new or empty folder" in capfd.readouterr().err
+    assert (folder / "model.keras").exists()
+
+
 def test_evaluate_takes_one_class_and_names_bad_files_but_refuses_unknown_classes(
     warm: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

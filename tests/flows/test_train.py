@@ -142,7 +142,7 @@ def test_a_bad_file_is_named_and_the_run_goes_on(copied: Runs) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 500}, r"`batch_size` must not be larger than the training split of \d+ images; received 500"),
+        ({"batch_size": 500}, r"`batch_size` must not be larger than the training split; received 500 for 28 files"),
         ({"model": {"weights": "/no/such/file"}}, "`model.weights` must be imagenet, none or a file"),
     ],
 )

@@ -167,6 +167,9 @@ def test_efficientnet_scales_its_input_alike_from_keras_and_from_a_file(
     fetched.save_weights(tmp_path / "kept.weights.h5")
     expected = (random_pixels() / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     np.testing.assert_allclose(scaled_pixels(fetched), expected, atol=1e-5)
+    bare = build_backbone("EfficientNetB0", image_size=32, weights="none")
+    bare.set_weights(fetched.get_weights())  # as a trained model is put together again
+    np.testing.assert_allclose(scaled_pixels(bare), expected, atol=1e-5)
     for file in ("fetched.h5", "kept.weights.h5"):
         loaded = build_backbone("EfficientNetB0", image_size=32, weights=str(tmp_path / file))
         np.testing.assert_allclose(scaled_pixels(loaded), expected, atol=1e-5)

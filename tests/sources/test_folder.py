@@ -64,6 +64,15 @@ def test_split_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     assert files[0].path == "train/a/000.jpg"
 
 
+def test_a_test_folder_alone_is_a_split_folder(tmp_path: Path) -> None:
+    write_classes(tmp_path / "test", {"a": 2, "b": 2})
+    classes, files = find_images(tmp_path)
+    assert classes == ["a", "b"]
+    assert {file.split for file in files} == {"test"}
+    with pytest.raises(InputError, match="class 'a' has 0 in `train`"):
+        check_class_counts(classes, files, fractions=FRACTIONS)
+
+
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
     write_classes(tmp_path, {"train": 2, "plane": 2})
     classes, files = find_images(tmp_path)
@@ -83,7 +92,11 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     write_classes(tmp_path / "mixed", {"extra": 1})
     for split in ("train", "val", "validation"):
         write_classes(tmp_path / "both" / split, {"a": 1, "b": 1})
+    write_classes(tmp_path / "kaggle" / "train", {"a": 3, "b": 3})
+    (tmp_path / "kaggle" / "test").mkdir()
+    write_photo(tmp_path / "kaggle" / "test" / "1.jpg", seed=1)
     return {
+        "kaggle": (tmp_path / "kaggle", "each must hold class folders; test has none"),
         "missing": (tmp_path / "missing", "does not exist"),
         "file": (tmp_path / "file", "is a file"),
         "empty": (tmp_path / "empty", "has no sub-folders"),
@@ -95,7 +108,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
-@pytest.mark.parametrize("case", ["missing", "file", "empty", "flat", "one", "none", "mixed", "both"])
+@pytest.mark.parametrize("case", ["missing", "file", "empty", "flat", "one", "none", "mixed", "both", "kaggle"])
 def test_a_folder_that_can_not_be_used_is_refused(tmp_path: Path, case: str) -> None:
     path, message = refused(tmp_path)[case]
     with pytest.raises(InputError, match=message) as caught:

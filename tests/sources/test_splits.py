@@ -86,6 +86,13 @@ def test_a_class_of_copies_can_not_be_split() -> None:
         assign(chosen)
 
 
+def test_a_class_whose_test_images_are_gone_says_so_instead_of_moving_others() -> None:
+    chosen = [SplitItem(sha256(str(n).encode()).hexdigest(), "only", n) for n in range(9)]
+    assigned = {item.sha256: "train" if number else "validation" for number, item in enumerate(chosen)}
+    with pytest.raises(InputError, match=r"class 'only' has no image left for `test`.*`split\.seed`"):
+        assign(chosen, assigned=assigned)
+
+
 def test_the_ledger_keeps_what_it_has(tmp_path: Path) -> None:
     path = tmp_path / "ledger.parquet"
     assert read_ledger(path) == {}

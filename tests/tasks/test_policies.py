@@ -34,7 +34,7 @@ def test_a_key_depends_on_content_and_recipe_but_not_on_place() -> None:
     assert key() == key(place=Place(Path("/moved"), Path("/elsewhere")))
     assert key() == key(listing=LISTING.model_copy(update={"artifact": Artifact(path="other/path", digest="1")}))
     assert key() != key(listing=LISTING.model_copy(update={"artifact": Artifact(path="artifacts/scan/1", digest="2")}))
-    assert key() != key(config=ingest_slice(Recipe(seed=2), dataset="d"))
+    assert key() != key(config=ingest_slice(Recipe(max_pixels=2), dataset="d"))
     assert key() == key(config=ingest_slice(Recipe(head=HeadConfig(epochs=1)), dataset="d"))
     assert key() != stage_key("prepare", {"listing": LISTING, "config": ingest_slice(Recipe(), dataset="d")})
 

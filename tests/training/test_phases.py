@@ -18,7 +18,6 @@ from pipelines.models.assemble import backbone_of, walk_layers
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
-from pipelines.store.artifacts import artifact_path
 from pipelines.training.callbacks import BestWeights
 from pipelines.training.phases import fine_tune, train_head
 from pipelines.training.state import load_weights, read_history, rebuild
@@ -48,8 +47,8 @@ class Trained:
         return fine_tune(self.home, self.prepared, head or self.head, config=config, fine_tune=settings)
 
     def weights(self, trained: TrainedModel) -> dict[str, Any]:
-        with np.load(artifact_path(self.home, trained.artifact) / "weights.npz") as stored:
-            return dict(stored)
+        model = rebuild(self.home, self.prepared, trained, model=RECIPE.model)
+        return {weight.path: np.asarray(weight) for weight in model.weights}
 
     def validation_figures(self, trained: TrainedModel) -> tuple[float, float]:
         """Accuracy and loss on validation, worked out from the stored weights alone."""
