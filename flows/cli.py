@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home
-from flows.surroundings import configure, stderr_to_log
+from flows.surroundings import configure, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError
 
@@ -36,6 +36,7 @@ Config = Annotated[Path | None, typer.Option(help="A recipe in YAML; config.yaml
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe value, such as head.epochs=3.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of Prefect and TensorFlow.")]
 
+_INTERRUPTED = 130
 RUN_FILES = [
     ("metrics.json", "all figures"),
     ("confusion_matrix.png", "what was taken for what"),
@@ -135,12 +136,15 @@ def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, ver
     check_request(source, recipe, home=home, out=out)
     configure(home, verbose=verbose)
     keep_freed_memory()  # before Prefect starts threads
-    with stderr_to_log(home / "logs", verbose=verbose), display_stages(console):
-        from flows.train import train_model
-        from pipelines.store.artifacts import read_json
-        from pipelines.store.index import read_index
+    with stderr_to_log(home / "logs", verbose=verbose):
+        with console.status("starting Prefect"):
+            from flows.train import train_model
+            from pipelines.store.artifacts import read_json
+            from pipelines.store.index import read_index
 
-        folder = Path(train_model(str(source), recipe, home=str(home), out=str(out) if out else None))
+            start_prefect()
+        with display_stages(console):
+            folder = Path(train_model(str(source), recipe, home=str(home), out=str(out) if out else None))
     print_bad_files(console, read_index(folder / "index.parquet"))
     print_metrics(console, read_json(folder / "metrics.json"))
     print_where_to_look(console, folder, RUN_FILES)
@@ -149,7 +153,10 @@ def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, ver
 def main() -> None:
     """Entry point: every error becomes one line and an exit status."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if status == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            _fail("interrupted; finished stages are kept, and the same command goes on from them", status=status)
+        sys.exit(status)
     except typer.TyperException as error:
         # Wrong options and arguments; without any arguments the message is the help.
         hint = "" if len(sys.argv) == 1 else " (see imagemill --help)"
@@ -161,8 +168,6 @@ def main() -> None:
     except OSError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
         sys.exit(_fail(f"{error.strerror or error}: {error.filename}{notes}", status=1))
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(_fail("interrupted; finished stages are kept, and the same command goes on from them", status=130))
     except Exception as error:
         notes = "; ".join(getattr(error, "__notes__", []))
         if not notes:

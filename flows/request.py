@@ -24,10 +24,6 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     """
     classes, files = find_images(source)
     check_class_counts(classes, files, fractions=recipe.split)
-    if recipe.batch_size > len(files):
-        raise InputError(
-            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files"
-        )
     smallest = BACKBONES[recipe.model.backbone].min_image_size
     if recipe.image_size < smallest:
         raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
@@ -40,6 +36,11 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     elif Path.cwd().resolve().is_relative_to(source.resolve()):
         raise InputError(
             "`--out` must be given when the working directory lies in SOURCE, since runs/ would become a class of it"
+        )
+    if recipe.batch_size > len(files):
+        raise InputError(
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files:"
+            " lower it, such as by --set batch_size=8"
         )
 
 

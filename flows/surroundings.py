@@ -7,6 +7,7 @@ go there; without one Prefect starts a temporary server, whose SQLite database t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
@@ -44,6 +45,22 @@ def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str
     }
     for name, value in defaults.items():
         environment.setdefault(name, value)
+
+
+def start_prefect() -> None:
+    """Connects to the configured server, or starts the temporary one, deaf to Ctrl-C.
+
+    A terminal sends Ctrl-C to every process of the command. A server that dies of it leaves the flow knocking at a closed
+    door for minutes; the signal mask that it inherits here keeps it alive until the flow has told it and stops it.
+    """
+    from prefect.client.orchestration import get_client
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def train_head(
     data = _read_data(home, prepared)
     if config.batch_size > len(data.train):
         raise InputError(
-            f"`batch_size` must not be larger than the training split of {len(data.train)} images; received {config.batch_size}"
+            f"`batch_size` must not be larger than the training split of {len(data.train)} images;"
+            f" received {config.batch_size}: lower it, such as by --set batch_size=8"
         )
     model = _build(prepared, config)
     set_trainable_head(model)

@@ -1,0 +1,76 @@
+"""The command in processes of its own: two at once, and Ctrl-C in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sources.folders import write_classes
+
+pytestmark = pytest.mark.slow
+COMMAND = str(Path(sys.executable).with_name("imagemill"))
+SETTINGS = ["image_size=32", "batch_size=8", "model.weights=none", "head.epochs=1", "fine_tune.epochs=1"]
+
+
+class Place:
+    """A home and a source whose class names would break careless code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        self.source = write_classes(folder / "my 'photos\"", {'a "cat" 🐱': 12, "dog\n[b]x[/b]": 12})
+
+    def start(self, name: str, *settings: str) -> subprocess.Popen[str]:
+        """Starts a train in a session of its own, so that signals reach it and its children alone."""
+        command = [COMMAND, "train", str(self.source), "--home", str(self.home), "--out", str(self.folder / name)]
+        command += [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, text=True, start_new_session=True, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    def cache(self, name: str) -> dict[str, str]:
+        """Hit or miss of each stage but scan."""
+        stages = json.loads((self.folder / name / "timings.json").read_text())["stages"]
+        return {stage: entry["cache"] for stage, entry in stages.items() if stage != "scan"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("processes"))
+
+
+def test_two_at_once_on_a_new_home_do_the_work_once(place: Place) -> None:
+    runs = [place.start("one"), place.start("two")]
+    outputs = [run.communicate(timeout=400) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    first, second = place.cache("one"), place.cache("two")
+    assert all(sorted([first[stage], second[stage]]) == ["hit", "miss"] for stage in first), (first, second)
+    assert 'a "cat" 🐱' in outputs[0][0]
+    assert "dog\\n[b]x[/b]" in outputs[0][0]
+
+
+def test_an_interrupted_run_says_so_and_the_next_goes_on(place: Place) -> None:
+    settings = ("image_size=40", "head.epochs=5000", "head.patience=5000", "fine_tune.epochs=0")
+    with place.start("interrupted", *settings) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        for line in run.stdout:
+            if line.startswith("head: epoch 2/"):
+                break
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the command and to Prefect's server
+        run.stdout.read()
+        assert run.stderr.read() == (
+            "imagemill: interrupted; finished stages are kept, and the same command goes on from them\n"
+        )
+        assert run.wait() == 130
+    assert not (place.folder / "interrupted").exists()
+    assert not list((place.home / "tmp").iterdir())
+    with place.start("again", "image_size=40", "fine_tune.epochs=0") as again:
+        output = again.communicate(timeout=400)
+    assert again.returncode == 0, output
+    assert (place.cache("again")["ingest"], place.cache("again")["prepare"]) == ("hit", "hit")
