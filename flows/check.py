@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.console import display_stages, print_bad_files, print_where_to_look, printable, say
 from flows.request import check_outside, dataset_name
@@ -119,5 +119,5 @@ def _print_splits(console: Console, rows: Sequence[Mapping[str, Any]], classes: 
     for split in SPLITS:
         table.add_column(split, justify="right")
     for name in classes:
-        table.add_row(escape(printable(name)), *(str(counts[name, split]) for split in SPLITS))
+        table.add_row(Text(printable(name)), *(str(counts[name, split]) for split in SPLITS))
     console.print(table)

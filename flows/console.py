@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.progress import Progress as StageProgress
 from tasks.progress import Listener, listening
@@ -109,7 +109,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")
     for name, figures in metrics["per_class"].items():
-        table.add_row(escape(printable(name)), *_cells(figures), str(figures["support"]))
+        table.add_row(Text(printable(name)), *_cells(figures), str(figures["support"]))
     table.add_section()
     for average in ("macro", "weighted"):
         table.add_row(f"{average} average", *_cells(metrics[average]), str(metrics["examples"]))

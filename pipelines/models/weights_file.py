@@ -63,7 +63,7 @@ def _misfit(network: keras.Model, path: Path, reason: str) -> InputError:
 
 
 def mend_normalization(network: keras.Model) -> None:
-    """Makes EfficientNetB* scale its input as it was trained to, whatever way its weights came.
+    """Makes EfficientNetB* scale its input as it was trained to, whatever way its weights came, `set_weights` included.
 
     Their ImageNet files hold the deviation where the variance belongs. Keras makes up for it by one more layer, but only
     under `weights="imagenet"`: a network built without, then given the same numbers, would scale its input wrongly
@@ -77,4 +77,4 @@ def mend_normalization(network: keras.Model) -> None:
             mean, variance, *others = layer.get_weights()
             if np.allclose(variance, _STORED_AS_VARIANCE, atol=1e-3):
                 layer.set_weights([mean, np.square(_STORED_AS_VARIANCE), *others])
-                layer.finalize_state()
+            layer.finalize_state()  # until then the layer goes by the numbers it was built with

@@ -11,7 +11,8 @@ import numpy as np
 from pipelines.config import ModelConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.errors import RunError
-from pipelines.models.assemble import build_classifier
+from pipelines.models.assemble import backbone_of, build_classifier
+from pipelines.models.weights_file import mend_normalization
 from pipelines.store.artifacts import artifact_path, disk_errors, publish, read_json, scratch_folder, write_json
 from pipelines.training.callbacks import BestWeights
 
@@ -48,6 +49,7 @@ def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
         if [array.shape for array in weights] != [tuple(variable.shape) for variable in model.weights]:
             raise RunError(f"the weights of {trained.artifact.path} are not those of this architecture; remove that folder")
         model.set_weights(weights)
+        mend_normalization(backbone_of(model))
 
 
 def read_history(home: Path, trained: TrainedModel) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from pipelines.config import BACKBONE_NAMES, BackboneName
 from pipelines.errors import InputError, WeightsUnavailableError
 from pipelines.models.backbones import BACKBONES, Preprocessing, build_backbone, preprocess
-from pipelines.models.weights_file import load_weights_file
+from pipelines.models.weights_file import load_weights_file, mend_normalization
 
 # NumPy 2 asks `__array__` of TensorFlow's tensors for a `copy` argument that TensorFlow 2.21 does not know.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
@@ -169,6 +169,7 @@ def test_efficientnet_scales_its_input_alike_from_keras_and_from_a_file(
     np.testing.assert_allclose(scaled_pixels(fetched), expected, atol=1e-5)
     bare = build_backbone("EfficientNetB0", image_size=32, weights="none")
     bare.set_weights(fetched.get_weights())  # as a trained model is put together again
+    mend_normalization(bare)
     np.testing.assert_allclose(scaled_pixels(bare), expected, atol=1e-5)
     for file in ("fetched.h5", "kept.weights.h5"):
         loaded = build_backbone("EfficientNetB0", image_size=32, weights=str(tmp_path / file))
