@@ -36,6 +36,6 @@ def demo_recipe() -> Recipe:
         name="digits",
         image_size=_SIDE_PX,
         augment=AugmentConfig(horizontal_flip=False, rotation=0.03, zoom=0.1, translation=0.05),
-        head=HeadConfig(epochs=8),
-        fine_tune=FineTuneConfig(epochs=15, layers=60, learning_rate=1e-3),
+        head=HeadConfig(epochs=5),
+        fine_tune=FineTuneConfig(epochs=12, layers=60, learning_rate=5e-4),
     )
