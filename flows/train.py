@@ -15,7 +15,7 @@ from typing import Any
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
-from flows.request import DEFAULT_HOME, check_request, dataset_name, default_run_folder
+from flows.request import check_request, complete_recipe, dataset_name, default_home, make_default_run_folder
 from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
@@ -26,7 +26,7 @@ from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
 from tasks.head import head_task
 from tasks.ingest import ingest_task
-from tasks.policies import Place, check_recorded, in_home, use_home
+from tasks.policies import Place, check_recorded, discard_checkpoints, in_home, use_home
 from tasks.prepare import prepare_task
 from tasks.progress import current_listener
 from tasks.scan import scan
@@ -37,13 +37,14 @@ def _run_name() -> str:
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
-def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_HOME, out: str | None = None) -> str:
+def train_model(source: str, recipe: Recipe | None = None, home: str | None = None, out: str | None = None) -> str:
     """Trains, evaluates and exports a model.
 
     Args:
         source: a folder with one sub-folder per class, with or without train/validation/test folders above them.
         recipe: what to do; the defaults where None.
-        home: folder of the artifacts and records; made where it is missing.
+        home: folder of the artifacts and records, made where it is missing; default: `IMAGEMILL_HOME`, or `.imagemill` in
+            the working directory, which for a deployment is a temporary one: give it there.
         out: the run folder to write; default `runs/<date>-<name>`.
 
     Returns:
@@ -56,9 +57,10 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
     started = time.monotonic()
     keep_freed_memory()
     recipe = recipe or Recipe()
-    place = Place(home=Path(home).absolute(), source=Path(source).absolute())
+    place = Place(Path(home or default_home()).absolute(), Path(source).absolute(), recipe.checkpoint_every_steps)
     check_request(place.source, recipe, home=place.home, out=Path(out) if out else None)
     dataset = dataset_name(place.source, recipe)
+    recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
     with use_home(place.home):
         listing = stages.scan()
@@ -72,7 +74,7 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
         exported = stages.run(export_task, **judged)
     timings = stages.timings(started, index)
     # A default name is chosen at the end, so that two runs that started in one second do not share it.
-    folder = Path(out or default_run_folder(dataset)).absolute()
+    folder = Path(out or make_default_run_folder(dataset)).absolute()
     write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings))
     return str(folder)
 
@@ -99,6 +101,7 @@ class Stages:
             state = in_home(stage_task, self._place.home)(self._place, **inputs, return_state=True)
             result = state.result()
             check_recorded(self._place.home, stage, inputs)
+            discard_checkpoints(self._place.home, stage, inputs)
             return result, state.name == "Cached"
 
         return self._timed(stage, call)

@@ -118,6 +118,9 @@ class Recipe(Section):
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Keras's default")
     max_bad_fraction: float = Field(0.05, ge=0, le=1, description="of the files: more unreadable ones stop the run")
+    checkpoint_every_steps: int = Field(
+        200, ge=1, description="of training, besides the end of each epoch: about a minute of work on two cores"
+    )
     max_pixels: int = Field(89_478_485, ge=1, description="per image; Pillow's limit against decompression bombs")
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()

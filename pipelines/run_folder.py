@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ import yaml
 from pipelines.config import Recipe
 from pipelines.contracts import Evaluation, ExportedModel, ImageIndex, TrainedModel
 from pipelines.errors import InputError
-from pipelines.store.artifacts import artifact_path, folder_in_place, read_json, write_json
+from pipelines.store.artifacts import artifact_path, folder_in_place, write_json
+from pipelines.training.history import read_history
 
 CONFIG, INDEX, HISTORY, TIMINGS = "config.yaml", "index.parquet", "history.parquet", "timings.json"
+EVALUATION_FILES = ("metrics.json", "predictions.parquet", "confusion_matrix.png")
+# The first of them is the sign by which earlier results are known.
+RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, "model.keras", "manifest.json", "export")
 
 
 @dataclass(frozen=True)
@@ -36,24 +41,40 @@ class RunResults:
     timings: Mapping[str, Any]
 
 
-def check_target(folder: Path, *, sign: str = TIMINGS) -> None:
-    """Refuses to write results over something else.
+def check_target(folder: Path, *, files: Sequence[str] = RUN_FILES) -> None:
+    """Refuses to write results over something else, or where nothing can be written.
 
     Args:
         folder: that `--out` names.
-        sign: the file by which earlier results of the same command, which may be replaced, are known.
+        files: what the command writes; a folder with the first of them and nothing else may be replaced.
 
     Raises:
-        InputError: the folder is a file, or holds other things than earlier results.
+        InputError: the folder is a file, holds other things than earlier results, or can't be made.
     """
     if folder.is_dir():
-        is_other_run = sign != TIMINGS and (folder / TIMINGS).exists()
-        if is_other_run or (any(folder.iterdir()) and not (folder / sign).is_file()):
+        present = {path.name for path in folder.iterdir()}
+        strangers = sorted(present - set(files))
+        if present and (strangers or files[0] not in present):
             raise InputError(
-                f"`--out` must be a new or empty folder, or earlier results to replace; {str(folder)!r} is neither"
+                "`--out` must be a new or empty folder, or earlier results to replace;"
+                f" {str(folder)!r} holds {(strangers or sorted(present))[0]!r}"
             )
     elif folder.exists() or folder.is_symlink():
         raise InputError(f"`--out` must be a folder; {str(folder)!r} is a file")
+    check_writable("--out", folder)
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Refuses a place where no file or folder can be made, before hours of work.
+
+    Raises:
+        InputError: naming the nearest folder that is there.
+    """
+    nearest = next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
+    if not nearest.is_dir():
+        raise InputError(f"`{option}` must lie in a folder; {str(nearest)!r} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"`{option}` must lie where you may write; {str(nearest)!r} is read-only for you")
 
 
 def write_run_folder(home: Path, folder: Path, results: RunResults) -> None:
@@ -67,21 +88,13 @@ def write_run_folder(home: Path, folder: Path, results: RunResults) -> None:
         _fill(home, temporary, results)
 
 
-def write_history(path: Path, home: Path, trained: TrainedModel) -> None:
-    """Writes `history.parquet`: one row per epoch of both phases."""
-    artifact = artifact_path(home, trained.artifact)
-    epochs, seconds = read_json(artifact / "history.json"), read_json(artifact / "seconds.json")
-    rows = [{**epoch, "seconds": value} for epoch, value in zip(epochs, seconds, strict=True)]
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
 def _fill(home: Path, folder: Path, results: RunResults) -> None:
     recipe = yaml.safe_dump(results.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(recipe, encoding="utf-8")
     shutil.copyfile(artifact_path(home, results.index.artifact) / "index.parquet", folder / INDEX)
-    write_history(folder / HISTORY, home, results.trained)
+    pq.write_table(pa.Table.from_pylist(read_history(home, results.trained)), folder / HISTORY)
     evaluation = artifact_path(home, results.evaluation.artifact)
-    for name in ("metrics.json", "predictions.parquet", "confusion_matrix.png"):
+    for name in EVALUATION_FILES:
         shutil.copyfile(evaluation / name, folder / name)
     exported = artifact_path(home, results.exported.artifact)
     shutil.copyfile(exported / "model.keras", folder / "model.keras")

@@ -7,7 +7,7 @@ from prefect import task
 from pipelines.config import FineTuneConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.slices import TrainingConfig
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
+from tasks.policies import DescriptorSerializer, Place, StagePolicy, checkpoints_of
 from tasks.progress import reporter
 
 
@@ -23,5 +23,8 @@ def fine_tune_task(
     """Goes on from the head's best weights."""
     from pipelines.training.phases import fine_tune
 
-    report = reporter("fine_tune")
-    return fine_tune(place.home, prepared, head_model, config=config, fine_tune=settings, report=report)
+    inputs = {"prepared": prepared, "head_model": head_model, "config": config, "settings": settings}
+    checkpoints, report = checkpoints_of(place, "fine_tune", **inputs), reporter("fine_tune")
+    return fine_tune(
+        place.home, prepared, head_model, config=config, fine_tune=settings, checkpoints=checkpoints, report=report
+    )

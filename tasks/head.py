@@ -7,7 +7,7 @@ from prefect import task
 from pipelines.config import HeadConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.slices import TrainingConfig
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
+from tasks.policies import DescriptorSerializer, Place, StagePolicy, checkpoints_of
 from tasks.progress import reporter
 
 
@@ -16,4 +16,5 @@ def head_task(place: Place, prepared: PreparedImages, config: TrainingConfig, he
     """Trains the head."""
     from pipelines.training.phases import train_head
 
-    return train_head(place.home, prepared, config=config, head=head, report=reporter("head"))
+    checkpoints = checkpoints_of(place, "head", prepared=prepared, config=config, head=head)
+    return train_head(place.home, prepared, config=config, head=head, checkpoints=checkpoints, report=reporter("head"))

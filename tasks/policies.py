@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,8 +27,11 @@ from pydantic import BaseModel, Field
 
 from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages
 from pipelines.errors import RunError
+from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
 from pipelines.store.images import is_shard_intact
+from pipelines.training.checkpoint import Checkpoints
+from tasks.progress import current_listener
 
 # Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
 STAGE_VERSIONS: Mapping[str, int] = {
@@ -39,20 +43,24 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "export": 1,
 }
 
+_QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
+
 _home: ContextVar[Path] = ContextVar("home")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run happens: handed to every stage, and no part of any key.
+    """Where a run happens and how often it saves itself: handed to every stage, and no part of any key.
 
     Attributes:
         home: absolute path of the home.
         source: absolute path of the source.
+        checkpoint_every_steps: steps of training between two checkpoints.
     """
 
     home: Path
     source: Path
+    checkpoint_every_steps: int = 200
 
 
 @contextmanager
@@ -89,6 +97,17 @@ def in_home(stage_task: Task[Any, Any], home: Path) -> Task[Any, Any]:
             lock_manager=FileLocks(home / "locks"),
         ),
     )
+
+
+def checkpoints_of(place: Place, stage: str, **inputs: Any) -> Checkpoints:
+    """The checkpoints of a stage with these inputs: found again by the same work alone, and by the same code version."""
+    folder = place.home / "checkpoints" / stage_key(stage, inputs)
+    return Checkpoints(folder, every_steps=place.checkpoint_every_steps)
+
+
+def discard_checkpoints(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
+    """Removes the checkpoints of a stage whose result is recorded."""
+    shutil.rmtree(home / "checkpoints" / stage_key(stage, inputs), ignore_errors=True)
 
 
 def check_recorded(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
@@ -184,9 +203,14 @@ class FileLocks:
             return True
         lock = self._lock(key)
         try:
-            lock.acquire(timeout=-1 if acquire_timeout is None else acquire_timeout)
+            lock.acquire(timeout=_QUIET_WAIT_SECONDS if acquire_timeout is None else acquire_timeout)
         except Timeout:
-            return False
+            if acquire_timeout is not None:
+                return False
+            stage = key.rpartition("-")[0]
+            waits = Progress(0, 1, "stages", "waits for another run that is doing the same work", milestone=True)
+            current_listener().progressed(stage, waits)
+            lock.acquire()
         self._held[key] = (holder, lock)
         return True
 

@@ -19,7 +19,13 @@ from tasks.policies import STAGE_VERSIONS
 
 LOCK = Path(__file__).with_name("stage_versions.json")
 # Where code runs, how it is told and what it says of itself on the way changes no result.
-WITHOUT_INFLUENCE = {"pipelines.progress", "pipelines.errors", "tasks.progress", "tasks.policies"}
+WITHOUT_INFLUENCE = {
+    "pipelines.progress",
+    "pipelines.errors",
+    "pipelines.training.checkpoint",
+    "tasks.progress",
+    "tasks.policies",
+}
 
 
 def current() -> dict[str, dict[str, object]]:

@@ -29,7 +29,7 @@ def build_train_dataset(
     batch_size: int,
     augment: AugmentConfig,
     seed: int,
-    start_epoch: int = 0,
+    start_step: int = 0,
 ) -> Any:
     """An endless dataset of augmented batches, epoch after epoch with no gap in between.
 
@@ -53,7 +53,7 @@ def build_train_dataset(
         images.set_shape([None, *shape])
         return images, tf.gather(tf.constant(labels), chosen)
 
-    steps_from = tf.data.Dataset.range(start_epoch * steps, np.iinfo(np.int64).max)
+    steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 

@@ -7,16 +7,18 @@ digest of that content, so equal results are one folder and an altered one is no
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from pipelines.contracts import Artifact
 from pipelines.errors import RunError
@@ -36,7 +38,7 @@ def artifact_path(home: Path, artifact: Artifact) -> Path:
 def scratch_folder(home: Path) -> Iterator[Path]:
     """A new folder on the home's file system, removed on leaving; a full disk becomes one clear error.
 
-    Folders left behind by processes of this machine that no longer live are removed first.
+    Folders that processes which no longer live have left behind are removed first: their locks can be taken.
 
     Raises:
         RunError: no space left on the device.
@@ -45,12 +47,14 @@ def scratch_folder(home: Path) -> Iterator[Path]:
     with disk_errors(home):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
-        folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        folder = parent / uuid.uuid4().hex
+        with FileLock(_lock_of(folder)):
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                _lock_of(folder).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -81,9 +85,12 @@ def folder_in_place(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     earlier = temporary.with_name(f"{temporary.name}.earlier")
     with disk_errors(target):
+        _recover(target)
         try:
             temporary.mkdir(parents=True)
             yield temporary
+            for name in _file_names(temporary):
+                flush(temporary / name)
             if target.exists():
                 target.rename(earlier)
             temporary.rename(target)
@@ -107,7 +114,7 @@ def file_in_place(target: Path) -> Iterator[Path]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -122,7 +129,7 @@ def publish(home: Path, stage: str, folder: Path) -> Artifact:
     digest = _content_digest(files)
     write_json(folder / MANIFEST, {"stage": stage, "digest": digest, "files": files})
     for name in [*files, MANIFEST]:
-        _flush(folder / name)
+        flush(folder / name)
     target = home / "artifacts" / stage / digest[:32]
     artifact = Artifact(path=target.relative_to(home).as_posix(), digest=digest)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +142,7 @@ def publish(home: Path, stage: str, folder: Path) -> Artifact:
         # Another process published the same content in between, and may replace nothing that is whole.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_intact(home, artifact):
             raise
-    _flush(target.parent)
+    flush(target.parent)
     return artifact
 
 
@@ -180,12 +187,22 @@ def _file_names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Makes sure that what was written to a file, or renamed in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _recover(target: Path) -> None:
+    """Puts a folder back that a process was replacing when it was killed, between its two renames."""
+    for earlier in sorted(target.parent.glob(f".{glob.escape(target.name)}.????????.earlier")):
+        if target.exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            earlier.rename(target)
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
@@ -199,19 +216,16 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def _lock_of(scratch: Path) -> Path:
+    return scratch.with_suffix(".lock")
+
+
 def _remove_abandoned(parent: Path) -> None:
-    host = socket.gethostname()
-    for folder in parent.iterdir():
-        owner, _, rest = folder.name.removeprefix(f"{host}-").partition("-")
-        if rest and folder.name.startswith(f"{host}-") and owner.isdigit() and not _is_alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    for path in parent.glob("*.lock"):
+        lock = FileLock(path)
+        try:
+            with lock.acquire(blocking=False):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink(missing_ok=True)
+        except Timeout:
+            continue

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig
+from pipelines.config import FineTuneConfig, HeadConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, build_train_dataset, steps_per_epoch
 from pipelines.data.prepare import read_examples
@@ -20,8 +20,10 @@ from pipelines.models.assemble import build_classifier, set_trainable_head, set_
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
 from pipelines.store.images import RowReader
-from pipelines.training.callbacks import BestWeights, EpochLog, KeepBest, StopOnDivergence
-from pipelines.training.state import load_weights, read_history, save_trained
+from pipelines.training.checkpoint import Checkpoints
+from pipelines.training.history import read_history
+from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.state import load_weights, save_trained
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def train_head(
     *,
     config: TrainingConfig,
     head: HeadConfig,
+    checkpoints: Checkpoints | None = None,
     report: Report = ignore_progress,
 ) -> TrainedModel:
     """Phase 1: trains the head alone, from scratch, and publishes the best weights of its epochs.
@@ -57,9 +60,10 @@ def train_head(
         )
     model = _build(prepared, config)
     set_trainable_head(model)
-    best, log = BestWeights(), EpochLog(phase="head", epochs=head.epochs, report=report)
-    _run_phase(model, data, config=config, phase=head, first_epoch=0, best=best, log=log)
-    return save_trained(home, "head", model, best=best, epochs=log.rows)
+    batches, best = _phase_data(data, config, first_epoch=0), BestWeights()
+    run = PhaseRun(model, model, batches, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
+    run.run()
+    return save_trained(home, "head", model, best=run.best, epochs=run.rows)
 
 
 def fine_tune(
@@ -69,6 +73,7 @@ def fine_tune(
     *,
     config: TrainingConfig,
     fine_tune: FineTuneConfig,
+    checkpoints: Checkpoints | None = None,
     report: Report = ignore_progress,
 ) -> TrainedModel:
     """Phase 2: goes on from the head's best weights with the top layers learning too.
@@ -88,22 +93,25 @@ def fine_tune(
         val_loss=head_model.val_loss,
         weights=model.get_weights(),
     )
-    log = EpochLog(phase="fine_tune", epochs=fine_tune.epochs, report=report)
-    if fine_tune.epochs:
-        set_trainable_top(model, layers=fine_tune.layers)
-        data = _read_data(home, prepared)
-        _run_phase(model, data, config=config, phase=fine_tune, first_epoch=len(earlier_epochs), best=best, log=log)
-    return save_trained(home, "fine_tune", model, best=best, epochs=[*earlier_epochs, *log.rows])
+    if not fine_tune.epochs:
+        return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
+    set_trainable_top(model, layers=fine_tune.layers)
+    batches = _phase_data(_read_data(home, prepared), config, first_epoch=len(earlier_epochs))
+    run = PhaseRun(
+        model, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
+    )
+    run.run()
+    return save_trained(home, "fine_tune", model, best=run.best, epochs=[*earlier_epochs, *run.rows])
 
 
 def _build(prepared: PreparedImages, config: TrainingConfig, *, weights_follow: bool = False) -> Any:
     """The classifier; without pretrained weights where trained ones are put in right after."""
-    _make_deterministic(config.seed)
+    make_deterministic(config.seed)
     model = config.model.model_copy(update={"weights": "none"}) if weights_follow else config.model
     return build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
 
 
-def _make_deterministic(seed: int) -> None:
+def make_deterministic(seed: int) -> None:
     """Makes training a function of its inputs: work that is done again gives the same digest, and nothing after it re-runs."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -115,52 +123,22 @@ def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
     return TrainingData(train_reader, train.labels, validation_reader, validation.labels)
 
 
-def _run_phase(
-    model: Any,
-    data: TrainingData,
-    *,
-    config: TrainingConfig,
-    phase: PhaseConfig,
-    first_epoch: int,
-    best: BestWeights,
-    log: EpochLog,
-) -> None:
-    """Fits one phase and leaves the best weights so far in the model.
+def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int) -> PhaseData:
+    """What a phase trains on; `first_epoch` numbers its epochs over both, so that no order and no augmentation comes twice."""
+    steps = steps_per_epoch(len(data.train), config.batch_size)
 
-    `first_epoch` numbers its epochs over both phases, so that no order and no augmentation comes twice.
-    """
-    keras.utils.set_random_seed(config.seed + first_epoch)
-    model.compile(
-        optimizer=keras.optimizers.Adam(phase.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,  # four to ten times slower for convolutions on the CPU
-    )
-    train = build_train_dataset(
-        data.train,
-        data.train_labels,
-        batch_size=config.batch_size,
-        augment=config.augment,
-        seed=config.seed,
-        start_epoch=first_epoch,
-    )
-    log.images_per_epoch = len(data.train)
-    model.fit(
-        train,
-        steps_per_epoch=steps_per_epoch(len(data.train), config.batch_size),
-        epochs=phase.epochs,
-        validation_data=_with_labels(data.validation, data.validation_labels),
-        callbacks=[
-            StopOnDivergence(log.phase),
-            KeepBest(best, phase=log.phase),
-            log,
-            keras.callbacks.ReduceLROnPlateau(monitor="val_loss", factor=phase.plateau_factor, patience=phase.plateau_patience),
-            keras.callbacks.EarlyStopping(monitor="val_loss", patience=phase.patience),
-        ],
-        shuffle=False,  # the order is already a global permutation
-        verbose=0,
-    )
-    model.set_weights(best.weights)
+    def batches(step: int) -> Any:
+        return build_train_dataset(
+            data.train,
+            data.train_labels,
+            batch_size=config.batch_size,
+            augment=config.augment,
+            seed=config.seed,
+            start_step=first_epoch * steps + step,
+        )
+
+    validation = _with_labels(data.validation, data.validation_labels)
+    return PhaseData(batches, validation, steps_per_epoch=steps, images_per_epoch=len(data.train))
 
 
 def _with_labels(reader: RowReader, labels: NDArray[np.int64]) -> Any:

@@ -13,10 +13,11 @@ from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.errors import RunError
 from pipelines.models.assemble import backbone_of, build_classifier
 from pipelines.models.weights_file import mend_normalization
-from pipelines.store.artifacts import artifact_path, disk_errors, publish, read_json, scratch_folder, write_json
-from pipelines.training.callbacks import BestWeights
+from pipelines.store.artifacts import artifact_path, disk_errors, publish, scratch_folder
+from pipelines.training.history import write_history
+from pipelines.training.loop import BestWeights
 
-WEIGHTS, HISTORY, SECONDS = "weights.npz", "history.json", "seconds.json"
+WEIGHTS = "weights.npz"
 
 
 def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epochs: Sequence[dict[str, Any]]) -> TrainedModel:
@@ -24,8 +25,7 @@ def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epoch
     with scratch_folder(home) as folder:
         with disk_errors(home):
             np.savez(folder / WEIGHTS, *[np.asarray(variable) for variable in model.weights])
-        write_json(folder / HISTORY, [{name: row[name] for name in row if name != "seconds"} for row in epochs])
-        write_json(folder / SECONDS, [row["seconds"] for row in epochs])
+        write_history(folder, epochs)
         artifact = publish(home, stage, folder)
     return TrainedModel(
         artifact=artifact,
@@ -50,13 +50,6 @@ def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
             raise RunError(f"the weights of {trained.artifact.path} are not those of this architecture; remove that folder")
         model.set_weights(weights)
         mend_normalization(backbone_of(model))
-
-
-def read_history(home: Path, trained: TrainedModel) -> list[dict[str, Any]]:
-    """The epochs of all phases up to this model, in order, as `EpochLog.rows`."""
-    folder = artifact_path(home, trained.artifact)
-    epochs, seconds = read_json(folder / HISTORY), read_json(folder / SECONDS)
-    return [{**epoch, "seconds": value} for epoch, value in zip(epochs, seconds, strict=True)]
 
 
 def rebuild(home: Path, prepared: PreparedImages, trained: TrainedModel, *, model: ModelConfig) -> Any:

@@ -45,7 +45,7 @@ def test_each_epoch_shows_every_example_once_with_its_label(reader: RowReader) -
 def test_an_epoch_can_be_started_at_without_those_before(reader: RowReader) -> None:
     augment = AugmentConfig()
     steps = steps_per_epoch(EXAMPLES, 4)
-    whole, late = take(reader, 3 * steps, augment=augment), take(reader, steps, augment=augment, start_epoch=2)
+    whole, late = take(reader, 3 * steps, augment=augment), take(reader, steps, augment=augment, start_step=2 * steps)
     for (images, labels), (late_images, late_labels) in zip(whole[2 * steps :], late, strict=True):
         np.testing.assert_array_equal(labels, late_labels)
         np.testing.assert_array_equal(images, late_images)
@@ -59,7 +59,7 @@ def test_augmentation_does_not_depend_on_the_batch_size_but_on_epoch_and_seed(re
     small, large = by_label(batch_size=2), by_label(batch_size=7)
     for label in range(EXAMPLES):
         np.testing.assert_array_equal(small[label], large[label])
-    for other in (by_label(batch_size=7, start_epoch=1), by_label(batch_size=7, seed=2)):
+    for other in (by_label(batch_size=7, start_step=steps_per_epoch(len(reader), 7)), by_label(batch_size=7, seed=2)):
         assert any((other[label] != large[label]).any() for label in range(EXAMPLES))
 
 

@@ -1,4 +1,4 @@
-"""The command in processes of its own: two at once, and Ctrl-C in the middle."""
+"""The command in processes of its own: two at once, Ctrl-C in the middle, and kill -9."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.sources.folders import write_classes
@@ -74,3 +75,21 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on(place: Place) -> None:
         output = again.communicate(timeout=400)
     assert again.returncode == 0, output
     assert (place.cache("again")["ingest"], place.cache("again")["prepare"]) == ("hit", "hit")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(place: Place) -> None:
+    settings = ("image_size=48", "head.epochs=40", "head.patience=40", "fine_tune.epochs=0", "checkpoint_every_steps=1")
+    with place.start("killed", *settings) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("head: epoch 3/"):
+                break
+        os.killpg(run.pid, signal.SIGKILL)
+    with place.start("resumed", *settings) as resumed:
+        output, errors = resumed.communicate(timeout=400)
+    assert resumed.returncode == 0, errors
+    assert "head: goes on from its checkpoint at step" in output
+    assert "head: epoch 2/" not in output
+    history = pq.read_table(place.folder / "resumed" / "history.parquet")["epoch"].to_pylist()
+    assert history == list(range(1, 41))
+    assert not list((place.home / "checkpoints").iterdir())

@@ -14,9 +14,21 @@ import pytest
 from pipelines.config import HeadConfig, Recipe
 from pipelines.contracts import Artifact, ImageIndex, Listing, TrainedModel
 from pipelines.errors import RunError
+from pipelines.progress import Progress
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder
-from tasks.policies import DescriptorSerializer, FileLocks, Place, check_recorded, stage_key, use_home
+from tasks import policies
+from tasks.policies import (
+    DescriptorSerializer,
+    FileLocks,
+    Place,
+    check_recorded,
+    checkpoints_of,
+    discard_checkpoints,
+    stage_key,
+    use_home,
+)
+from tasks.progress import Silent, listening
 
 LISTING = Listing(artifact=Artifact(path="artifacts/scan/1", digest="1"), classes=("a", "b"), files=9)
 
@@ -140,3 +152,31 @@ def test_a_killed_process_lets_go_of_its_locks(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         assert locks.acquire_lock("key", "me", acquire_timeout=10)
+
+
+def test_waiting_for_another_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "_QUIET_WAIT_SECONDS", 0.01)
+    mine, other = FileLocks(tmp_path), FileLocks(tmp_path)
+    assert other.acquire_lock("head-1", "other")
+    told: list[tuple[str, str]] = []
+
+    class Listening(Silent):
+        def progressed(self, stage: str, progress: Progress) -> None:
+            told.append((stage, progress.detail))
+            other.release_lock("head-1", "other")
+
+    with listening(Listening()):
+        assert mine.acquire_lock("head-1", "me")
+    assert told == [("head", "waits for another run that is doing the same work")]
+    assert mine.is_lock_holder("head-1", "me")
+
+
+def test_checkpoints_belong_to_the_same_work_alone(tmp_path: Path) -> None:
+    place = Place(tmp_path, Path("/source"), checkpoint_every_steps=7)
+    inputs = {"listing": LISTING, "config": ingest_slice(Recipe(), dataset="d")}
+    checkpoints = checkpoints_of(place, "head", **inputs)
+    assert checkpoints.every_steps == 7
+    assert checkpoints.folder == tmp_path / "checkpoints" / stage_key("head", inputs)
+    checkpoints.folder.mkdir(parents=True)
+    discard_checkpoints(tmp_path, "head", inputs)
+    assert not checkpoints.folder.exists()

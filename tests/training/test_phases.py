@@ -18,9 +18,10 @@ from pipelines.models.assemble import backbone_of, walk_layers
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
-from pipelines.training.callbacks import BestWeights
+from pipelines.training.history import read_history
+from pipelines.training.loop import BestWeights
 from pipelines.training.phases import fine_tune, train_head
-from pipelines.training.state import load_weights, read_history, rebuild
+from pipelines.training.state import load_weights, rebuild
 from tests.sources.folders import write_learnable
 
 pytestmark = pytest.mark.slow

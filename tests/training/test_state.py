@@ -10,7 +10,7 @@ import pytest
 from pipelines.config import ModelConfig
 from pipelines.contracts import TrainedModel
 from pipelines.models.assemble import build_classifier
-from pipelines.training.callbacks import BestWeights
+from pipelines.training.loop import BestWeights
 from pipelines.training.state import load_weights, save_trained
 
 CONFIG = {"image_size": 71, "num_classes": 2}

@@ -1,0 +1,103 @@
+"""Checkpoints of a phase: everything that the next step depends on, written whole or not at all.
+
+A file is named by its step and by the SHA-256 of its content, so that a truncated or altered one is noticed and the one
+before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.store.artifacts import disk_errors, file_digest, flush
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".npz"
+KEPT = 2  # the newest, and the one before in case that one is damaged
+_UNFINISHED = "unfinished.tmp"
+_NOTES = "notes"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A phase after some of its steps.
+
+    Attributes:
+        step: how many were done.
+        notes: what goes into JSON.
+        arrays: lists of arrays of any dtype, by name.
+    """
+
+    step: int
+    notes: Mapping[str, Any]
+    arrays: Mapping[str, Sequence[NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the checkpoints of one stage with one set of inputs lie, and how often one is written. One writer at a time.
+
+    Attributes:
+        folder: of the files; made when the first one is written.
+        every_steps: how many steps lie between two, besides the one at each epoch's end.
+    """
+
+    folder: Path
+    every_steps: int
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint under a temporary name, flushes and renames it, and then removes all but the last two.
+
+        Raises:
+            RunError: no space left on the device; the last good one stays.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / _UNFINISHED
+        try:
+            with disk_errors(self.folder):
+                _write(unfinished, checkpoint)
+                flush(unfinished)
+                unfinished.rename(self.folder / f"{checkpoint.step:010d}-{file_digest(unfinished)}{SUFFIX}")
+                flush(self.folder)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        for path in self._newest_first()[KEPT:]:
+            path.unlink(missing_ok=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; damaged ones are said in the log and left out. None where there is none."""
+        for path in self._newest_first():
+            if path.stem.partition("-")[2] == file_digest(path):
+                return _read(path)
+            logger.warning("checkpoint %s is truncated or altered; the one before it is used", path)
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        paths = list(self.folder.glob(f"*-*{SUFFIX}"))
+        return sorted(paths, key=lambda path: (path.name.partition("-")[0], path.stat().st_mtime_ns), reverse=True)
+
+
+def _write(path: Path, checkpoint: Checkpoint) -> None:
+    counts = {name: len(arrays) for name, arrays in checkpoint.arrays.items()}
+    notes = json.dumps({"step": checkpoint.step, "notes": checkpoint.notes, "counts": counts})
+    named: dict[str, Any] = {_NOTES: np.frombuffer(notes.encode(), np.uint8)}
+    for name, arrays in checkpoint.arrays.items():
+        named |= {f"{name}-{number}": array for number, array in enumerate(arrays)}
+    with path.open("wb") as file:
+        np.savez(file, **named)
+
+
+def _read(path: Path) -> Checkpoint:
+    with np.load(path, allow_pickle=False) as stored:
+        content = json.loads(stored[_NOTES].tobytes())
+        counts = content["counts"].items()
+        arrays = {name: [stored[f"{name}-{number}"] for number in range(count)] for name, count in counts}
+    return Checkpoint(step=content["step"], notes=content["notes"], arrays=arrays)

@@ -1,0 +1,217 @@
+"""One phase, step by step: it can be killed at any moment and goes on from its last checkpoint as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config import PhaseConfig
+from pipelines.errors import RunError
+from pipelines.progress import Progress, Report
+from pipelines.training.checkpoint import Checkpoint, Checkpoints
+from pipelines.training.schedule import Patience
+from pipelines.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_REPORTS = 0.2
+_LEAST_GAIN_ON_PLATEAU = 1e-4  # nats; the default of Keras's ReduceLROnPlateau
+
+
+@dataclass(frozen=True)
+class PhaseData:
+    """What a phase trains and is judged on.
+
+    Attributes:
+        batches: the endless training batches from a step of this phase on, (images, labels).
+        validation: batches of (images, labels int64 [B]).
+        steps_per_epoch: batches of one epoch.
+        images_per_epoch: images of one epoch.
+    """
+
+    batches: Callable[[int], Any]
+    validation: Any
+    steps_per_epoch: int
+    images_per_epoch: int
+
+
+@dataclass
+class BestWeights:
+    """The best weights seen so far, in whichever phase: highest validation accuracy, then lowest loss."""
+
+    phase: str = ""
+    epoch: int = 0
+    val_accuracy: float = -math.inf
+    val_loss: float = math.inf
+    weights: list[NDArray[Any]] = field(default_factory=list)
+
+    def is_beaten_by(self, *, val_accuracy: float, val_loss: float) -> bool:
+        """Whether these figures are better than those of the weights that are kept."""
+        return (val_accuracy, -val_loss) > (self.val_accuracy, -self.val_loss)
+
+
+class PhaseRun:
+    """One phase under way.
+
+    Args:
+        model: what is trained; images in, logits out.
+        classifier: what is kept of it: the model itself, or the part behind its augmentation layers.
+        data: to train and judge on.
+        name: of the phase.
+        settings: its rates, epochs and patience.
+        best: the weights to beat.
+        checkpoints: where it saves itself, or None.
+        report: hears of the progress.
+
+    Attributes:
+        rows: one per epoch: phase, epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
+        best: the best weights so far.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        classifier: keras.Model,
+        data: PhaseData,
+        *,
+        name: str,
+        settings: PhaseConfig,
+        best: BestWeights,
+        checkpoints: Checkpoints | None,
+        report: Report,
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.best = best
+        self._classifier = classifier
+        self._data = data
+        self._name = name
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._report = report
+        self._rate_patience = Patience(settings.plateau_patience, least_gain=_LEAST_GAIN_ON_PLATEAU)
+        self._phase_patience = Patience(settings.patience)
+        self._ended = settings.epochs == 0
+        self._epoch_seconds = 0.0  # of the epoch under way, in earlier processes too
+        element_spec = data.batches(0).element_spec
+        self._trainer = Trainer(model, learning_rate=settings.learning_rate, element_spec=element_spec)
+
+    def run(self) -> None:
+        """Trains to the phase's end, from its last checkpoint where there is one, and leaves the best weights in the model.
+
+        Raises:
+            RunError: the loss is not a finite number any more, or a checkpoint can't be written.
+        """
+        self._resume()
+        batches = None
+        while not self._ended:
+            batches = batches or iter(self._data.batches(self._trainer.steps_done))
+            self._run_epoch(batches)
+        self._classifier.set_weights(self.best.weights)
+
+    def _run_epoch(self, batches: Any) -> None:
+        """The rest of the epoch that the next step belongs to."""
+        epoch = len(self.rows)
+        first = self._trainer.steps_done - epoch * self._data.steps_per_epoch
+        if first == 0:
+            self._trainer.start_epoch()
+            self._epoch_seconds = 0.0
+        started, earlier = time.monotonic(), self._epoch_seconds
+        try:
+            self._run_steps(batches, epoch=epoch, first=first, started=started)
+            val_loss, val_accuracy = self._trainer.validate(self._data.validation)
+        except (KeyboardInterrupt, SystemExit):
+            self._epoch_seconds = earlier + time.monotonic() - started
+            self._save()
+            raise
+        self._check_finite(val_loss, f"the validation after epoch {epoch + 1}")
+        seconds = time.monotonic() - started
+        loss, accuracy = self._trainer.running_means()
+        row = {"phase": self._name, "epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "val_loss": val_loss}
+        row |= {"val_accuracy": val_accuracy, "learning_rate": self._trainer.learning_rate, "seconds": earlier + seconds}
+        self.rows.append(row)
+        self._judge_epoch(epoch + 1, val_accuracy=val_accuracy, val_loss=val_loss)
+        self._save()
+        self._report_epoch(epoch, (1 - first / self._data.steps_per_epoch) * self._data.images_per_epoch / seconds)
+
+    def _run_steps(self, batches: Any, *, epoch: int, first: int, started: float) -> None:
+        steps, every = self._data.steps_per_epoch, self._checkpoints.every_steps if self._checkpoints else 0
+        earlier, reported = self._epoch_seconds, 0.0
+        for batch in range(first, steps):
+            loss = self._trainer.step(*next(batches))
+            self._check_finite(loss, f"step {batch + 1} of epoch {epoch + 1}")
+            now = time.monotonic()
+            if now - reported >= _SECONDS_BETWEEN_REPORTS:
+                reported = now
+                images = self._data.images_per_epoch * (batch + 1) / steps
+                rate = self._data.images_per_epoch * (batch + 1 - first) / steps / max(now - started, 1e-6)
+                detail = f"epoch {epoch + 1}/{self._settings.epochs}  loss {self._trainer.running_means()[0]:.3f}"
+                done = round(epoch * self._data.images_per_epoch + images)
+                self._report(Progress(done, self._total_images, "images", detail, rate))
+            if every and self._trainer.steps_done % every == 0 and batch + 1 < steps:
+                self._epoch_seconds = earlier + time.monotonic() - started
+                self._save()
+
+    def _judge_epoch(self, epoch: int, *, val_accuracy: float, val_loss: float) -> None:
+        """Keeps the weights if they are the best, cuts the rate on a plateau, and ends the phase when patience is over."""
+        if self.best.is_beaten_by(val_accuracy=val_accuracy, val_loss=val_loss):
+            self.best.phase, self.best.epoch = self._name, epoch
+            self.best.val_accuracy, self.best.val_loss = val_accuracy, val_loss
+            self.best.weights = self._classifier.get_weights()
+        if self._rate_patience.is_over(val_loss):
+            self._trainer.learning_rate *= self._settings.plateau_factor
+        self._ended = self._phase_patience.is_over(val_loss) or epoch == self._settings.epochs
+
+    def _check_finite(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            raise RunError(f"the loss became {loss} at {where} of phase `{self._name}`; lower `{self._name}.learning_rate`")
+
+    def _report_epoch(self, epoch: int, rate: float) -> None:
+        row = self.rows[-1]
+        figures = f"loss {row['loss']:.3f}  val_accuracy {row['val_accuracy']:.4f}"
+        detail = f"epoch {epoch + 1}/{self._settings.epochs}  {figures}"
+        done = (epoch + 1) * self._data.images_per_epoch
+        self._report(Progress(done, self._total_images, "images", detail, rate, milestone=True))
+
+    @property
+    def _total_images(self) -> int:
+        return self._settings.epochs * self._data.images_per_epoch
+
+    def _save(self) -> None:
+        if self._checkpoints is None:
+            return
+        notes = {
+            "phase": self._name,
+            "rows": self.rows,
+            "best": {name: getattr(self.best, name) for name in ("phase", "epoch", "val_accuracy", "val_loss")},
+            "rate_patience": asdict(self._rate_patience),
+            "phase_patience": asdict(self._phase_patience),
+            "ended": self._ended,
+            "epoch_seconds": self._epoch_seconds,
+        }
+        arrays = {"state": self._trainer.values(), "best": [np.asarray(array) for array in self.best.weights]}
+        self._checkpoints.save(Checkpoint(self._trainer.steps_done, notes, arrays))
+
+    def _resume(self) -> None:
+        checkpoint = self._checkpoints.latest() if self._checkpoints else None
+        if checkpoint is None:
+            return
+        if not self._trainer.restore(checkpoint.arrays["state"]):
+            logger.warning("the checkpoint of phase %s is of another model; the phase starts anew", self._name)
+            return
+        notes = checkpoint.notes
+        self.rows = notes["rows"]
+        self.best = BestWeights(**notes["best"], weights=list(checkpoint.arrays["best"]))
+        self._rate_patience, self._phase_patience = Patience(**notes["rate_patience"]), Patience(**notes["phase_patience"])
+        self._ended, self._epoch_seconds = notes["ended"], notes["epoch_seconds"]
+        steps = self._data.steps_per_epoch * self._settings.epochs
+        detail = f"goes on from its checkpoint at step {checkpoint.step:,} of {steps:,}"
+        done = round(checkpoint.step / self._data.steps_per_epoch * self._data.images_per_epoch)
+        self._report(Progress(done, self._total_images, "images", detail, milestone=True))

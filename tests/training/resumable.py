@@ -1,0 +1,145 @@
+"""Work for processes of their own that are killed: small phases of training with checkpoints, and where they are to die.
+
+Imported by a fork server, so that TensorFlow is imported once and each process is a fork that has not used it yet.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig, Recipe
+from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.progress import ignore_progress
+from pipelines.slices import training_slice
+from pipelines.store.artifacts import write_json
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import Checkpoints
+from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.phases import fine_tune, make_deterministic, train_head
+from pipelines.training.trainer import Trainer
+
+RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "none"}})
+HEAD = HeadConfig(epochs=3, learning_rate=1e-2)
+FINE_TUNE = FineTuneConfig(epochs=3, layers=20, learning_rate=1e-3)
+SCRATCH = PhaseConfig(epochs=4, learning_rate=1e-2, plateau_patience=1, patience=4)
+EVERY_STEPS, STEPS_PER_EPOCH = 2, 5
+
+
+@dataclass(frozen=True)
+class Death:
+    """When a process kills itself by SIGKILL: at the n-th time that it comes to a place, from 1.
+
+    Attributes:
+        place: `step` (done, and nobody knows yet), `half written` (a checkpoint's file), `written` (not renamed yet),
+            `renamed` (older ones not removed yet), `validation`.
+        count: n.
+    """
+
+    place: str
+    count: int
+
+    def arm(self) -> None:
+        """Patches this process."""
+        if self.place == "step":
+            self._replace(Trainer, "step", before=False)
+        elif self.place == "validation":
+            self._replace(Trainer, "validate", before=True)
+        elif self.place == "half written":
+            self._replace(checkpoint, "_write", before=False, prelude=_halve)
+        elif self.place == "written":
+            self._replace(checkpoint, "flush", before=True)
+        elif self.place == "renamed":
+            self._replace(Checkpoints, "_newest_first", before=True)
+        else:
+            raise ValueError(self.place)
+
+    def _replace(self, owner: Any, name: str, *, before: bool, prelude: Callable[..., None] = lambda *_: None) -> None:
+        original, seen = getattr(owner, name), [0]
+
+        def deadly(*arguments: Any) -> Any:
+            seen[0] += 1
+            result = None if before and seen[0] == self.count else original(*arguments)
+            if seen[0] == self.count:
+                prelude(*arguments)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, name, deadly)
+
+
+def _halve(path: Path, _: Any) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def run_head(home: Path, prepared: PreparedImages, folder: Path, death: Death | None) -> None:
+    """Trains a head with checkpoints in `folder` and writes its digest to `digest.json` there."""
+    _start(death)
+    checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
+    trained = train_head(home, prepared, config=training_slice(RECIPE), head=HEAD, checkpoints=checkpoints)
+    write_json(folder / "digest.json", trained.artifact.digest)
+
+
+def run_fine_tune(home: Path, prepared: PreparedImages, head: TrainedModel, folder: Path, death: Death | None) -> None:
+    """The same for phase 2."""
+    _start(death)
+    checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
+    config = training_slice(RECIPE)
+    trained = fine_tune(home, prepared, head, config=config, fine_tune=FINE_TUNE, checkpoints=checkpoints)
+    write_json(folder / "digest.json", trained.artifact.digest)
+
+
+def run_scratch(folder: Path, death: Death | None) -> None:
+    """Trains a network with BatchNorm that learns and dropout; writes its weights and its history."""
+    _start(death)
+    make_deterministic(3)
+    images = np.random.default_rng(0).normal(size=(STEPS_PER_EPOCH * 8, 8, 8, 3)).astype(np.float32)
+    labels = (images.mean((1, 2, 3)) > 0).astype(np.int64)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.SpatialDropout2D(0.3, seed=5),
+            layers.GlobalAveragePooling2D(),
+            layers.Dropout(0.5, seed=6),
+            layers.Dense(2),
+        ]
+    )
+
+    def batches(step: int) -> Any:
+        dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
+        return dataset.skip(step % STEPS_PER_EPOCH)
+
+    validation = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    data = PhaseData(batches, validation, steps_per_epoch=STEPS_PER_EPOCH, images_per_epoch=len(images))
+    run = PhaseRun(
+        model,
+        model,
+        data,
+        name="head",
+        settings=SCRATCH,
+        best=BestWeights(),
+        checkpoints=Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS),
+        report=ignore_progress,
+    )
+    run.run()
+    np.savez(folder / "weights.npz", *model.get_weights())
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.rows]
+    write_json(folder / "rows.json", rows)
+
+
+def _start(death: Death | None) -> None:
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    if death is not None:
+        death.arm()

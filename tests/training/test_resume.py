@@ -1,0 +1,126 @@
+"""kill -9 at any moment, then the same again: the end is the same to the bit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.data.prepare import prepare
+from pipelines.slices import ingest_slice, training_slice
+from pipelines.sources.ingest import ingest
+from pipelines.sources.scan import scan_source
+from pipelines.store.artifacts import read_json
+from pipelines.training.phases import train_head
+from tests.sources.folders import write_learnable
+from tests.training import resumable
+from tests.training.resumable import EVERY_STEPS, HEAD, RECIPE, SCRATCH, STEPS_PER_EPOCH, Death
+
+pytestmark = pytest.mark.slow
+TOTAL_STEPS = SCRATCH.epochs * STEPS_PER_EPOCH
+RANDOM_STEPS = sorted(random.Random(7).sample(range(1, TOTAL_STEPS + 1), 5))
+IN_A_WRITE = [Death(place, count) for place in ("half written", "written", "renamed") for count in (1, 2, 6)]
+
+
+class Processes:
+    """Runs work in forks of a server that has imported TensorFlow and never used it."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.training.resumable"])
+
+    def run(self, work: Callable[..., None], *arguments: Any) -> int | None:
+        """The exit status, negative for a signal."""
+        process = self._context.Process(target=work, args=arguments)
+        process.start()
+        process.join()
+        return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert processes.run(resumable.run_scratch, folder, None) == 0
+    return folder
+
+
+def assert_same(folder: Path, other: Path) -> None:
+    assert read_json(folder / "rows.json") == read_json(other / "rows.json")
+    with np.load(folder / "weights.npz") as mine, np.load(other / "weights.npz") as others:
+        assert len(mine.files) == len(others.files) > 0
+        assert all(np.array_equal(mine[name], others[name]) for name in mine.files)
+
+
+@pytest.mark.parametrize(
+    "death", [*(Death("step", step) for step in RANDOM_STEPS), *IN_A_WRITE, Death("validation", 2)], ids=str
+)
+def test_a_killed_run_ends_as_an_undisturbed_one(death: Death, processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
+    assert processes.run(resumable.run_scratch, tmp_path, death) == -signal.SIGKILL
+    assert not (tmp_path / "rows.json").exists()
+    assert processes.run(resumable.run_scratch, tmp_path, None) == 0
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
+    processes: Processes, undisturbed: Path, tmp_path: Path
+) -> None:
+    deaths = 0
+    while processes.run(resumable.run_scratch, tmp_path, Death("step", EVERY_STEPS + 1)) == -signal.SIGKILL:
+        deaths += 1
+        assert deaths <= TOTAL_STEPS, "it makes no headway"
+    assert deaths > SCRATCH.epochs
+    assert_same(tmp_path, undisturbed)
+
+
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before(processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
+    assert processes.run(resumable.run_scratch, tmp_path, Death("step", 12)) == -signal.SIGKILL
+    newest = max((tmp_path / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert processes.run(resumable.run_scratch, tmp_path, None) == 0
+    assert_same(tmp_path, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedImages]:
+    folder = tmp_path_factory.mktemp("resume")
+    home, source = folder / "home", write_learnable(folder / "photos", 40)
+    index = ingest(home, source, scan_source(home, source), config=ingest_slice(RECIPE, dataset="d"))
+    return home, prepare(home, source, index, image_size=32, resize="stretch")
+
+
+@pytest.fixture(scope="module")
+def head(prepared: tuple[Path, PreparedImages]) -> TrainedModel:
+    return train_head(*prepared, config=training_slice(RECIPE), head=HEAD)
+
+
+@pytest.mark.parametrize("death", [Death("step", 6), Death("half written", 3)], ids=str)
+def test_the_head_gives_the_same_artifact(
+    death: Death, processes: Processes, prepared: tuple[Path, PreparedImages], head: TrainedModel, tmp_path: Path
+) -> None:
+    assert processes.run(resumable.run_head, *prepared, tmp_path, death) == -signal.SIGKILL
+    assert processes.run(resumable.run_head, *prepared, tmp_path, None) == 0
+    assert read_json(tmp_path / "digest.json") == head.artifact.digest
+
+
+def test_fine_tuning_gives_the_same_artifact(
+    processes: Processes, prepared: tuple[Path, PreparedImages], head: TrainedModel, tmp_path: Path
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    assert processes.run(resumable.run_fine_tune, *prepared, head, whole, None) == 0
+    for death in (Death("step", 5), Death("written", 2)):
+        assert processes.run(resumable.run_fine_tune, *prepared, head, killed, death) == -signal.SIGKILL
+    assert processes.run(resumable.run_fine_tune, *prepared, head, killed, None) == 0
+    assert read_json(killed / "digest.json") == read_json(whole / "digest.json")
