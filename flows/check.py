@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.console import display_stages, print_bad_files, print_where_to_look, printable, say
 from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
-from pipelines.run_folder import check_target
+from pipelines.run_folder import INDEX, check_target
 from pipelines.slices import ingest_slice
 from pipelines.sources.folder import digest_files, find_images
 from pipelines.store.artifacts import folder_in_place, write_json
@@ -32,7 +32,7 @@ def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Con
         InputError: a run on this source would be refused, said after everything else was.
     """
     if out is not None:
-        check_target(out, sign=REPORT)
+        check_target(out, files=(REPORT, INDEX))
         check_outside(source, "--out", out)
     classes, found = find_images(source)
     from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal
@@ -51,9 +51,9 @@ def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Con
     finally:
         if out is not None:
             with folder_in_place(out) as folder:
-                write_index(folder / "index.parquet", rows)
+                write_index(folder / INDEX, rows)
                 write_json(folder / REPORT, report)
-            print_where_to_look(console, out, [("index.parquet", "every file seen"), (REPORT, "the findings")])
+            print_where_to_look(console, out, [(INDEX, "every file seen"), (REPORT, "the findings")])
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from flows.request import DEFAULT_HOME, check_home
 from flows.surroundings import configure, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
-from pipelines.errors import ImagemillError, InputError
+from pipelines.errors import ImagemillError, InputError, one_line
 
 if TYPE_CHECKING:
     from pipelines.config import Recipe
@@ -155,7 +155,8 @@ def main() -> None:
     try:
         status = app(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
-            _fail("interrupted; finished stages are kept, and the same command goes on from them", status=status)
+            kept = "; finished stages are kept, and the same command goes on from them"
+            _fail(f"interrupted{kept if {'train', 'demo'} & set(sys.argv[1:2]) else ''}", status=status)
         sys.exit(status)
     except typer.TyperException as error:
         # Wrong options and arguments; without any arguments the message is the help.
@@ -167,18 +168,15 @@ def main() -> None:
         sys.exit(_fail(str(error), status=1))
     except OSError as error:
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        sys.exit(_fail(f"{error.strerror or error}: {error.filename}{notes}", status=1))
+        place = f": {error.filename}" if error.filename else ""
+        sys.exit(_fail(f"{error.strerror or one_line(error)}{place}{notes}", status=1))
     except Exception as error:
         notes = "; ".join(getattr(error, "__notes__", []))
         if not notes:
             raise
-        sys.exit(_fail(f"{type(error).__name__}: {_first_line(error)} ({notes})", status=1))
+        sys.exit(_fail(f"{type(error).__name__}: {one_line(error)} ({notes})", status=1))
 
 
 def _fail(message: str, *, status: int) -> int:
     print(f"imagemill: {message}", file=sys.stderr)
     return status
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "no message")

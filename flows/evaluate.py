@@ -16,7 +16,7 @@ from flows.request import check_outside
 from pipelines.config import SPLITS
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
-from pipelines.run_folder import check_target
+from pipelines.run_folder import EVALUATION_FILES, check_target
 from pipelines.sources.folder import FoundFile, digest_files, find_images, read_unchanged
 from pipelines.store.artifacts import folder_in_place
 from pipelines.store.index import read_index
@@ -51,7 +51,7 @@ def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, c
 
     finished = load_finished(model)
     if out is not None:
-        check_target(out, sign="metrics.json")
+        check_target(out, files=EVALUATION_FILES)
         check_outside(source, "--out", out)
     if unknown := sorted({file.label for file in found} - set(finished.classes)):
         raise InputError(f"`SOURCE` has classes that the model does not know: {', '.join(map(repr, unknown))}")

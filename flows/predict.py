@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.console import display_stages, say
-from pipelines.errors import InputError
+from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
+from pipelines.run_folder import check_writable
 from pipelines.sources.folder import EXTENSIONS, image_paths, printable_path
 from tasks.progress import reporter
 
@@ -24,8 +25,9 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
         InputError: the model, the images or the place to write are not what they should be.
     """
     paths = _paths(images)
-    if out.is_dir():
-        raise InputError(f"`--out` must be a Parquet file to write; {str(out)!r} is a folder")
+    if out.is_dir() or out.suffix != ".parquet":
+        raise InputError(f"`--out` must name a file that ends in .parquet; received {str(out)!r}")
+    check_writable("--out", out)
 
     from pipelines.evaluation.predictions import write_predictions
     from pipelines.inference import answer, load_finished
@@ -55,7 +57,7 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
 def _paths(images: Path) -> list[Path]:
     if not images.exists():
         raise InputError(f"`IMAGES` must be an image or a folder; {str(images)!r} does not exist")
-    if images.is_file():
+    if not images.is_dir():
         return [images]
     paths = image_paths(images)
     if not paths:
@@ -64,4 +66,6 @@ def _paths(images: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():  # a pipe would be read for ever
+        raise ImageDecodeError("unreadable: not a regular file")
     return path.read_bytes()

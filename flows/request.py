@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 from datetime import datetime
 from pathlib import Path
 
 from pipelines.config import Recipe
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES
-from pipelines.run_folder import check_target
+from pipelines.models.weights_file import find_weights_file
+from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
 from pipelines.sources.folder import check_class_counts, find_images
 
@@ -27,6 +29,8 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     smallest = BACKBONES[recipe.model.backbone].min_image_size
     if recipe.image_size < smallest:
         raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
+    if recipe.model.weights not in ("imagenet", "none"):
+        find_weights_file(recipe.model.weights)
     training_slice(recipe)
     check_home(home)
     check_outside(source, "--home", home)
@@ -37,6 +41,8 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
         raise InputError(
             "`--out` must be given when the working directory lies in SOURCE, since runs/ would become a class of it"
         )
+    else:
+        check_writable("--out", Path("runs", "new"))
     if recipe.batch_size > len(files):
         raise InputError(
             f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files:"
@@ -45,13 +51,14 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
 
 
 def check_home(home: Path) -> None:
-    """Refuses a home that is a file.
+    """Refuses a home that is a file or can't be made.
 
     Raises:
         InputError: it is one.
     """
     if home.exists() and not home.is_dir():
         raise InputError(f"`--home` must be a folder; {str(home)!r} is a file")
+    check_writable("--home", home)
 
 
 def check_outside(source: Path, option: str, folder: Path) -> None:
@@ -71,9 +78,28 @@ def dataset_name(source: Path, recipe: Recipe) -> str:
     return recipe.name or source.resolve().name
 
 
-def default_run_folder(dataset: str) -> Path:
-    """`runs/<date>-<name>`, the name made safe for a file system; with a number where there is one already."""
+def default_home() -> Path:
+    """`IMAGEMILL_HOME`, or `.imagemill` in the working directory."""
+    return Path(os.environ.get("IMAGEMILL_HOME") or DEFAULT_HOME)
+
+
+def complete_recipe(recipe: Recipe, *, dataset: str) -> Recipe:
+    """The recipe with its name, and with the place of its weights file, so that it repeats the run from anywhere."""
+    weights = recipe.model.weights
+    if weights not in ("imagenet", "none"):
+        weights = str(Path(weights).expanduser().absolute())
+    return recipe.model_copy(update={"name": dataset, "model": recipe.model.model_copy(update={"weights": weights})})
+
+
+def make_default_run_folder(dataset: str) -> Path:
+    """Makes `runs/<date>-<name>`, the name made safe for a file system; with a number where there is one already."""
     safe = "".join(character if character.isalnum() or character in "-_." else "-" for character in dataset)
     name = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{safe.strip('.-')[:60] or 'run'}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(path for path in (Path("runs", name) for name in names) if not path.exists())
+    for path in (Path("runs", name) for name in names):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError  # the names have no end

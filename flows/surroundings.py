@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.errors import ImagemillError, InputError
+from pipelines.errors import ImagemillError, InputError, RunError, one_line
 
 QUIET_PREFECT = {
     "DO_NOT_TRACK": "1",
@@ -52,13 +52,23 @@ def start_prefect() -> None:
 
     A terminal sends Ctrl-C to every process of the command. A server that dies of it leaves the flow knocking at a closed
     door for minutes; the signal mask that it inherits here keeps it alive until the flow has told it and stops it.
+
+    Raises:
+        RunError: there is no server at the configured address.
     """
+    from httpx import HTTPError
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
-            client.hello()
+            client.hello().raise_for_status()
+    except HTTPError as error:
+        raise RunError(
+            f"the Prefect server at {PREFECT_API_URL.value()} does not answer ({one_line(error)}); start it, or unset"
+            " `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from pipelines.config import Recipe
+from pipelines.config import parse_recipe
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import ImageDecoder
-from pipelines.errors import ImageDecodeError, InputError
+from pipelines.errors import ImageDecodeError, InputError, one_line
+from pipelines.run_folder import CONFIG
 from pipelines.sources.examine import examine_image
 from pipelines.store.artifacts import read_json
 
@@ -29,12 +32,14 @@ class FinishedModel:
         classes: names in label order.
         image_size: S, px.
         resize: how images were made square for training.
+        max_pixels: per image; what ingest would have refused is not predicted either.
     """
 
     model: Any
     classes: tuple[str, ...]
     image_size: int
     resize: Any
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,13 @@ def load_finished(folder: Path) -> FinishedModel:
     try:
         manifest = read_json(folder / "manifest.json")
         model = keras.saving.load_model(folder / "model.keras", compile=False)
-        return FinishedModel(model, tuple(manifest["classes"]), manifest["image_size"], manifest["resize"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        recipe = parse_recipe(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+        classes, image_size, resize = tuple(manifest["classes"]), manifest["image_size"], manifest["resize"]
+        return FinishedModel(model, classes, image_size, resize, recipe.max_pixels)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(
-            f"`MODEL` must be a run folder with model.keras and manifest.json; {str(folder)!r} is none ({_first_line(error)})"
+            "`MODEL` must be a run folder with model.keras, manifest.json and config.yaml;"
+            f" {str(folder)!r} is none ({one_line(error)})"
         ) from error
 
 
@@ -79,9 +87,10 @@ def answer(
     decoder = ImageDecoder(image_size=finished.image_size, resize=finished.resize)
     probabilities = np.full((len(read), len(finished.classes)), np.nan, np.float32)
     reasons: list[str | None] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # more would only hold more decoded photos at once
         for start in range(0, len(read), EVALUATION_BATCH_SIZE):
-            decoded = list(pool.map(lambda get: _decode(get, decoder), read[start : start + EVALUATION_BATCH_SIZE]))
+            batch = read[start : start + EVALUATION_BATCH_SIZE]
+            decoded = list(pool.map(lambda get: _decode(get, decoder, finished.max_pixels), batch))
             readable = [number for number, image in enumerate(decoded) if not isinstance(image, str)]
             if readable:
                 pixels = np.stack([np.asarray(decoded[number]) for number in readable])
@@ -92,17 +101,13 @@ def answer(
     return Answers(probabilities, reasons)
 
 
-def _decode(read: Callable[[], bytes], decoder: ImageDecoder) -> NDArray[np.uint8] | str:
+def _decode(read: Callable[[], bytes], decoder: ImageDecoder, max_pixels: int) -> NDArray[np.uint8] | str:
     """Pixels, or why there are none."""
     try:
         contents = read()
-        examine_image(contents, max_pixels=Recipe().max_pixels)  # what ingest would quarantine gets no prediction either
+        examine_image(contents, max_pixels=max_pixels)
         return decoder.decode(contents)[0]
     except OSError as error:
         return f"unreadable: {error.strerror}"
     except ImageDecodeError as error:
         return str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

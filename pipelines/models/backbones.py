@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.config import BackboneName
-from pipelines.errors import InputError, WeightsUnavailableError
-from pipelines.models.weights_file import find_weights_file, load_weights_file, mend_normalization, summarise
+from pipelines.errors import InputError, WeightsUnavailableError, one_line
+from pipelines.models.weights_file import find_weights_file, load_weights_file, mend_normalization
 
 if TYPE_CHECKING:
     import keras
@@ -123,7 +123,7 @@ def _build_keras(name: str, image_size: int, weights: Pretrained) -> keras.Model
             pretrained = build(weights=weights)
     except Exception as error:  # no narrower: Keras's get_file raises a bare `Exception`
         raise WeightsUnavailableError(
-            f"the ImageNet weights of {name} could not be fetched ({summarise(error)}); "
+            f"the ImageNet weights of {name} could not be fetched ({one_line(error)}); "
             "`model.backbone: EfficientNetLite0` carries its weights in a package and needs no network, "
             "and `model.weights` may be `none` or a file"
         ) from error

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -45,17 +45,11 @@ def load_weights_file(network: keras.Model, path: Path) -> None:
             warnings.simplefilter("always")
             network.load_weights(path)
     except (ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _misfit(network, path, summarise(error)) from error
+        raise _misfit(network, path, one_line(error)) from error
     for warning in caught:  # Keras warns of layers that keep their random weights; here that is no success
         if "Skipping" in str(warning.message):
-            raise _misfit(network, path, summarise(warning.message))
+            raise _misfit(network, path, one_line(warning.message))
     mend_normalization(network)
-
-
-def summarise(error: object, limit: int = 250) -> str:
-    """An error's text as one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _misfit(network: keras.Model, path: Path, reason: str) -> InputError:

@@ -26,7 +26,7 @@ def only_folder(folder: Path) -> Path:
 
 
 def test_a_run_leaves_everything_that_was_promised(warm: tuple[Runs, Path]) -> None:
-    _, folder = warm
+    runs, folder = warm
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     assert {
         "config.yaml",
@@ -40,7 +40,9 @@ def test_a_run_leaves_everything_that_was_promised(warm: tuple[Runs, Path]) -> N
         "manifest.json",
         "export/savedmodel/saved_model.pb",
     } <= names
-    assert Recipe.model_validate(yaml.safe_load((folder / "config.yaml").read_text())) == Recipe.model_validate(TINY)
+    assert Recipe.model_validate(yaml.safe_load((folder / "config.yaml").read_text())) == Recipe.model_validate(
+        {**TINY, "name": runs.source.name}
+    )
     metrics = json.loads((folder / "metrics.json").read_text())
     predictions = pq.read_table(folder / "predictions.parquet").to_pylist()
     assert metrics["split"] == "test"
@@ -155,7 +157,7 @@ def test_a_request_that_can_not_be_carried_out_is_refused(copied: Runs, changes:
 def test_results_are_not_written_over_other_things(copied: Runs, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    for out, message in ((tmp_path / "mine", "neither"), (copied.source / "runs", "must lie outside of SOURCE")):
+    for out, message in ((tmp_path / "mine", "holds 'thesis.txt'"), (copied.source / "runs", "must lie outside of SOURCE")):
         with pytest.raises(InputError, match=message):
             train_model(str(copied.source), Recipe.model_validate(TINY), home=str(copied.home), out=str(out))
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
@@ -164,7 +166,10 @@ def test_results_are_not_written_over_other_things(copied: Runs, tmp_path: Path)
 def test_an_earlier_run_is_replaced(copied: Runs, warm: tuple[Runs, Path], tmp_path: Path) -> None:
     out = tmp_path / "again"
     shutil.copytree(warm[1], out)
-    (out / "stale").write_text("x")
+    (out / "metrics.json").write_text("stale")
     train_model(str(copied.source), Recipe.model_validate(TINY), home=str(copied.home), out=str(out))
-    assert not (out / "stale").exists()
-    assert (out / "metrics.json").exists()
+    assert (out / "metrics.json").read_bytes() == (warm[1] / "metrics.json").read_bytes()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"`--out` must be .* holds 'notes.txt'"):
+        train_model(str(copied.source), Recipe.model_validate(TINY), home=str(copied.home), out=str(out))
+    assert (out / "notes.txt").read_text() == "mine"

@@ -63,15 +63,20 @@ def test_a_missing_artifact_is_not_intact(tmp_path: Path) -> None:
     assert not is_intact(tmp_path, Artifact(path="artifacts/stage/none", digest="0"))
 
 
+def scratch_folders(home: Path) -> list[Path]:
+    return sorted(path for path in (home / "tmp").iterdir() if path.is_dir())
+
+
 def test_scratch_folders_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from pipelines.store.artifacts import scratch_folder\n"
         "with scratch_folder(Path(sys.argv[1])) as folder:\n (folder / 'x').write_text('x'); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert len(scratch_folders(tmp_path)) == 1
     with scratch_folder(tmp_path) as mine, scratch_folder(tmp_path) as second:
-        assert sorted((tmp_path / "tmp").iterdir()) == sorted([mine, second])
+        assert scratch_folders(tmp_path) == sorted([mine, second])
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota")])
@@ -125,6 +130,25 @@ def test_a_folder_that_can_not_be_replaced_stays(tmp_path: Path, monkeypatch: py
         (folder / "second").write_text("2")
     assert [path.name for path in target.iterdir()] == ["first"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_put_back_after_a_kill_between_the_two_renames(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from pipelines.store.artifacts import folder_in_place\n"
+        "target, rename = Path(sys.argv[1]), Path.rename\n"
+        "def deadly(self, to):\n os._exit(9) if to == target else rename(self, to)\n"
+        "Path.rename = deadly\n"
+        "with folder_in_place(target) as folder:\n (folder / 'second').write_text('2')"
+    )
+    target = tmp_path.resolve() / "out"
+    with folder_in_place(target) as folder:
+        (folder / "first").write_text("1")
+    assert subprocess.run([sys.executable, "-c", code, str(target)], check=False).returncode == 9
+    assert not target.exists()
+    with pytest.raises(ZeroDivisionError), folder_in_place(target):
+        assert [path.name for path in target.iterdir()] == ["first"]
+        raise ZeroDivisionError
+    assert [path.name for path in target.iterdir()] == ["first"]
 
 
 def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
