@@ -18,12 +18,11 @@ from benchmarks.results import write_results
 SIZE = 160
 
 
-def extract_features(paths: list[Path], resize: Any) -> Any:
-    """Pooled features float32 [n, 1280] of files that are decoded as in a run and resized by `resize`."""
+def extract_features(paths: list[Path], read: Any) -> Any:
+    """Pooled features float32 [n, 1280] of files that `read` turns into pixels."""
     import keras
     import tensorflow as tf
 
-    from pipelines.data.decode import decode_upright
     from pipelines.models.lite0 import build_lite0
 
     network = build_lite0(image_size=SIZE, weights="imagenet")
@@ -31,7 +30,7 @@ def extract_features(paths: list[Path], resize: Any) -> Any:
     features = network(keras.layers.Rescaling(1 / 128, -127 / 128)(pixels))
     model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(features))
     contents = tf.data.Dataset.from_tensor_slices([path.read_bytes() for path in paths])
-    images = contents.map(lambda file: tf.cast(resize(decode_upright(file)), tf.float32), num_parallel_calls=2)
+    images = contents.map(lambda file: tf.cast(read(file), tf.float32), num_parallel_calls=2)
     return np.concatenate([model.predict_on_batch(batch) for batch in images.batch(32)])
 
 
@@ -55,18 +54,28 @@ def main() -> None:
     arguments = parser.parse_args()
     import tensorflow as tf
 
-    from pipelines.data.decode import resize_image
+    from pipelines.data.decode import decode_and_resize, decode_upright
+
+    def keras_stretch(file: Any) -> Any:
+        return tf.ensure_shape(tf.image.resize(decode_upright(file), (SIZE, SIZE)), (SIZE, SIZE, 3))
+
+    def crop_bicubic(file: Any) -> Any:
+        image = decode_upright(file)
+        side = tf.reduce_min(tf.shape(image)[:2])
+        square = tf.image.resize_with_crop_or_pad(image, side, side)
+        return tf.ensure_shape(tf.image.resize(square, (SIZE, SIZE), "bicubic", antialias=True), (SIZE, SIZE, 3))
 
     ways = {
-        "keras_stretch": lambda image: tf.ensure_shape(tf.image.resize(image, (SIZE, SIZE)), (SIZE, SIZE, 3)),
-        "stretch": lambda image: resize_image(image, image_size=SIZE, resize="stretch"),
-        "crop": lambda image: resize_image(image, image_size=SIZE, resize="crop"),
+        "keras_stretch": keras_stretch,
+        "stretch": lambda file: decode_and_resize(file, image_size=SIZE, resize="stretch"),
+        "crop": lambda file: decode_and_resize(file, image_size=SIZE, resize="crop"),
+        "crop_bicubic": crop_bicubic,
     }
     paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     labels = np.unique([path.parent.name for path in paths], return_inverse=True)[1]
     figures = {}
-    for name, resize in ways.items():
-        figures[f"accuracy_{name}"], figures[f"loss_{name}"] = score(extract_features(paths, resize), labels)
+    for name, read in ways.items():
+        figures[f"accuracy_{name}"], figures[f"loss_{name}"] = score(extract_features(paths, read), labels)
     write_results(figures, arguments.json)
 
 

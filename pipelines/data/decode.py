@@ -21,7 +21,7 @@ SERVED_FORMATS = ("JPEG", "PNG", "GIF", "BMP")
 _BMP_HEADER_BYTES = (40, 52, 56, 64, 108, 124)  # all hold the same first 40 bytes; OS/2's old 12 do not
 
 
-def decode_upright(contents: tf.Tensor) -> tf.Tensor:
+def decode_upright(contents: tf.Tensor, *, least_side: int | None = None) -> tf.Tensor:
     """Decodes an image file; runs in graph mode.
 
     Grey is repeated in all channels, CMYK is converted, alpha is dropped (as `image_dataset_from_directory` does), 16-bit
@@ -32,6 +32,9 @@ def decode_upright(contents: tf.Tensor) -> tf.Tensor:
 
     Args:
         contents: the whole file, scalar string.
+        least_side: where given, a JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size that leaves both
+            sides at least this long, in px: a photo of 4000x3000 for 160 px takes a 64th of the memory and a fraction of
+            the time.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -41,12 +44,16 @@ def decode_upright(contents: tf.Tensor) -> tf.Tensor:
             TensorFlow would misread (BMP: anything but 24 or 32 bits uncompressed; GIF: no frame as large as its screen).
     """
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), b"\xff\xd8\xff")
-    image = tf.cond(is_jpeg, lambda: _decode_jpeg(contents), lambda: _decode_other(contents))
+    image = tf.cond(is_jpeg, lambda: _decode_jpeg(contents, least_side), lambda: _decode_other(contents))
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def resize_image(image: tf.Tensor, *, image_size: int, resize: Literal["stretch", "crop"]) -> tf.Tensor:
-    """Resizes to a square by antialiased bicubic interpolation; runs in graph mode.
+    """Resizes to a square; runs in graph mode.
+
+    Shrinks by area averaging and enlarges by bicubic interpolation (antialiased along a side that shrinks). For a photo
+    of 375x500 px, averaging takes 0.4 ms where antialiased bicubic takes 1.6; features of either are as good
+    (benchmarks/resize.py).
 
     Args:
         image: uint8 [H, W, 3], H and W at least 1.
@@ -61,21 +68,34 @@ def resize_image(image: tf.Tensor, *, image_size: int, resize: Literal["stretch"
         side = tf.minimum(shape[0], shape[1])
         top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
         image = image[top : top + side, left : left + side]
-    resized = tf.image.resize(image, [image_size, image_size], method="bicubic", antialias=True)
+    target = [image_size, image_size]
+    resized = tf.cond(
+        tf.reduce_all(tf.shape(image)[:2] >= image_size),
+        lambda: tf.image.resize(image, target, method="area"),
+        lambda: tf.image.resize(image, target, method="bicubic", antialias=True),
+    )
     return tf.ensure_shape(tf.saturate_cast(tf.round(resized), tf.uint8), [image_size, image_size, 3])
 
 
 def decode_and_resize(contents: tf.Tensor, *, image_size: int, resize: Literal["stretch", "crop"]) -> tf.Tensor:
-    """`decode_upright`, then `resize_image`: scalar string -> uint8 [S, S, 3]; runs in graph mode.
+    """`decode_upright` as small as will do, then `resize_image`: scalar string -> uint8 [S, S, 3]; runs in graph mode.
 
     Raises:
         tf.errors.InvalidArgumentError: as `decode_upright`.
     """
-    return resize_image(decode_upright(contents), image_size=image_size, resize=resize)
+    return resize_image(decode_upright(contents, least_side=image_size), image_size=image_size, resize=resize)
 
 
-def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
-    return orient_jpeg(tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE"), contents)
+def _decode_jpeg(contents: tf.Tensor, least_side: int | None) -> tf.Tensor:
+    def decode_at(ratio: int) -> tf.Tensor:
+        return tf.io.decode_jpeg(contents, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    if least_side is None:
+        return orient_jpeg(decode_at(1), contents)
+    factor = tf.reduce_min(tf.io.extract_jpeg_shape(contents)[:2]) // least_side
+    branch = tf.searchsorted([2, 4, 8], [factor], side="right")[0]
+    image = tf.switch_case(branch, [functools.partial(decode_at, ratio) for ratio in (1, 2, 4, 8)])
+    return orient_jpeg(tf.ensure_shape(image, [None, None, 3]), contents)
 
 
 @outline

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipelines.data.decode import SERVED_FORMATS, decode_and_resize, decode_upright, decode_upright_pillow, resize_image
 from pipelines.errors import ImageDecodeError
@@ -129,14 +131,17 @@ def test_examination_and_graph_agree_on_the_size(name: str, decode: Any) -> None
     assert decode(tf.constant(variants()[name])).shape[:2] == [facts.height_px, facts.width_px]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (2, 3), (64, 64), (300, 200), (33, 500)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (2, 3), (64, 64), (300, 200), (65, 64), (33, 500)])
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
-def test_resize_follows_pillows_antialiased_bicubic(size: tuple[int, int], resize: Any) -> None:
+def test_resize_follows_opencv_s_area_and_pillows_antialiased_bicubic(size: tuple[int, int], resize: Any) -> None:
     photo = draw_photo(*size, seed=3)
     side = min(size)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     cropped = photo.crop((left, top, left + side, top + side)) if resize == "crop" else photo
-    expected = np.asarray(cropped.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
+    if side >= 64:
+        expected = cv2.resize(np.asarray(cropped), (64, 64), interpolation=cv2.INTER_AREA).astype(int)
+    else:
+        expected = np.asarray(cropped.resize((64, 64), Image.Resampling.BICUBIC)).astype(int)
     resized = resize_image(tf.constant(np.asarray(photo)), image_size=64, resize=resize)
     assert resized.dtype == tf.uint8
     assert np.abs(resized.numpy().astype(int) - expected).max() <= 1  # Pillow rounds between its two passes
@@ -151,6 +156,26 @@ def test_resize_keeps_the_extremes() -> None:
     checks = np.kron(np.indices((8, 8)).sum(axis=0) % 2, np.ones((9, 9)))[:, :, None].repeat(3, axis=2) * 255
     resized = resize_image(tf.constant(checks, tf.uint8), image_size=200, resize="stretch").numpy()
     assert (resized.min(), resized.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(100, 1), (52, 1), (51, 2), (26, 2), (25, 4), (13, 4), (12, 8), (1, 8)])
+def test_a_jpeg_is_decoded_as_small_as_will_do(side: int, ratio: int) -> None:
+    contents = encode(draw_photo(150, 103, seed=5), "JPEG", quality=95, exif=exif_block(6))
+    decode = tf.function(lambda file: decode_upright(file, least_side=side))
+    image = decode(tf.constant(contents)).numpy()
+    np.testing.assert_array_equal(image, decode_upright(tf.constant(contents), least_side=side))
+    with Image.open(io.BytesIO(contents)) as opened:
+        opened.draft("RGB", (150 // ratio, 103 // ratio))
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert min(image.shape[:2]) >= side
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_a_jpeg_decoded_smaller_is_the_same_picture() -> None:
+    photo = draw_photo(400, 300, seed=6)
+    small = decode_and_resize(tf.constant(encode(photo, "JPEG", quality=98)), image_size=32, resize="stretch").numpy()
+    whole = resize_image(tf.constant(np.asarray(photo)), image_size=32, resize="stretch").numpy()
+    assert np.abs(small.astype(int) - whole).mean() < 4
 
 
 def test_decode_and_resize_has_a_static_shape() -> None:
@@ -174,8 +199,7 @@ def test_saved_model_maps_over_a_batch_of_files(tmp_path: Path) -> None:
     restored = tf.saved_model.load(str(tmp_path))
     images = restored(tf.constant(files)).numpy()
     for image, contents in zip(images, files, strict=True):
-        expected = resize_image(tf.constant(pillow_upright(contents)), image_size=32, resize="stretch")
-        np.testing.assert_array_equal(image, expected)
+        np.testing.assert_array_equal(image, decode_and_resize(tf.constant(contents), image_size=32, resize="stretch"))
     with pytest.raises(tf.errors.InvalidArgumentError, match=ACCEPTED):
         restored(tf.constant([files[0], variants()["webp_lossy"]]))
 

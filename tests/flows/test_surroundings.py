@@ -29,6 +29,7 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path, photos: Path) ->
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/api"
     command = [COMMAND, "train", str(photos), "--home", str(tmp_path / "home"), "--out", str(tmp_path / "out")]
+    command += ["--set", "batch_size=8"]
     environment = {**os.environ, "PREFECT_API_URL": address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
