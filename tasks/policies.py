@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages
 from pipelines.errors import RunError
 from pipelines.store.artifacts import is_intact
-from pipelines.store.images import is_shard_intact
+from pipelines.store.shards import damaged_shards
 
 # Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
 STAGE_VERSIONS: Mapping[str, int] = {
@@ -154,7 +154,7 @@ def is_whole(home: Path, descriptor: Descriptor) -> bool:
     if not all(is_intact(home, artifact) for artifact in artifacts):
         return False
     if isinstance(descriptor, PreparedImages):
-        return all(is_shard_intact(home / descriptor.store, name) for name in descriptor.shards)
+        return not damaged_shards(home / descriptor.store, descriptor.shards)
     return True
 
 
