@@ -131,6 +131,10 @@ class Recipe(Section):
         description="crop the largest centred square out first, or stretch to the square as Keras does (benchmarks/resize.py)",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Keras's default")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="each training image once per epoch, as Keras does, or each class equally often",
+    )
     max_bad_fraction: float = Field(0.05, ge=0, le=1, description="of the files: more unreadable ones stop the run")
     max_pixels: int = Field(89_478_485, ge=1, description="per image; Pillow's limit against decompression bombs")
     split: SplitConfig = SplitConfig()

@@ -136,18 +136,20 @@ def _run_phase(
         metrics=["accuracy"],
         jit_compile=False,  # four to ten times slower for convolutions on the CPU
     )
+    steps = steps_per_epoch(len(data.train), config.batch_size)
     train = build_train_dataset(
         data.train,
         data.train_labels,
         batch_size=config.batch_size,
         augment=config.augment,
         seed=config.seed,
-        start_epoch=first_epoch,
+        sampling=config.sampling,
+        start_step=first_epoch * steps,
     )
     log.images_per_epoch = len(data.train)
     model.fit(
         train,
-        steps_per_epoch=steps_per_epoch(len(data.train), config.batch_size),
+        steps_per_epoch=steps,
         epochs=phase.epochs,
         validation_data=_with_labels(data.validation, data.validation_labels),
         callbacks=[
