@@ -65,7 +65,7 @@ def train_model(source: str, recipe: Recipe | None = None, home: str | None = No
     with use_home(place.home):
         listing = stages.scan()
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
-        prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize)
+        prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
         head = stages.run(head_task, prepared=prepared, config=training, head=recipe.head)
         trained = stages.run(fine_tune_task, prepared=prepared, head_model=head, config=training, settings=recipe.fine_tune)

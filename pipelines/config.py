@@ -75,6 +75,20 @@ class AugmentConfig(Section):
     translation: float = Field(0.0, ge=0, le=1, description="largest shift either way, as a fraction of the side")
 
 
+class StoreConfig(Section):
+    """How resized images are kept between epochs and runs."""
+
+    layout: Literal["auto", "decoded", "encoded"] = Field(
+        "auto",
+        description="decoded: as pixels, the fastest; encoded: as JPEG, for sets too large for that; auto: by the budget",
+    )
+    budget_gib: float = Field(
+        20.0,
+        gt=0,
+        description="of disk that `auto` may take for decoded pixels: 280,000 images of 160 px, a twelfth of a 256 GB disk",
+    )
+
+
 class ModelConfig(Section):
     """The backbone and the head that is put on it."""
 
@@ -117,12 +131,17 @@ class Recipe(Section):
         description="crop the largest centred square out first, or stretch to the square as Keras does (benchmarks/resize.py)",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Keras's default")
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="each training image once per epoch, as Keras does, or each class equally often",
+    )
     max_bad_fraction: float = Field(0.05, ge=0, le=1, description="of the files: more unreadable ones stop the run")
     checkpoint_every_steps: int = Field(
         200, ge=1, description="of training, besides the end of each epoch: about a minute of work on two cores"
     )
     max_pixels: int = Field(89_478_485, ge=1, description="per image; Pillow's limit against decompression bombs")
     split: SplitConfig = SplitConfig()
+    store: StoreConfig = StoreConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     head: HeadConfig = HeadConfig()

@@ -6,7 +6,11 @@ a class that is gone counts as a miss, and its stage runs again.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+StoreLayout = Literal["decoded", "encoded"]
 
 
 class Descriptor(BaseModel):
@@ -56,7 +60,7 @@ class ImageIndex(Descriptor):
 
 
 class PreparedImages(Descriptor):
-    """Decoded, resized images: the usable images of an index, each with a row in the image store.
+    """Resized images: the usable images of an index, each with a row in the image store.
 
     Attributes:
         artifact: holds `examples.parquet`: path, sha256, label, split and whether the SavedModel can read the file.
@@ -65,6 +69,7 @@ class PreparedImages(Descriptor):
         shards: names of the shards that hold these images; a shard's name is the digest of its content.
         image_size: side of the square images, px.
         resize: how they were made square.
+        layout: of the rows: the pixels (`decoded`), or a JPEG of them (`encoded`).
         prepare_only_formats: formats of the source that only `prepare` can read; the exported SavedModel refuses them.
     """
 
@@ -74,6 +79,7 @@ class PreparedImages(Descriptor):
     shards: tuple[str, ...]
     image_size: int
     resize: str
+    layout: StoreLayout
     prepare_only_formats: tuple[str, ...]
 
 

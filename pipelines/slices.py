@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines.config import AugmentConfig, ModelConfig, Recipe, SplitConfig
 from pipelines.errors import InputError
@@ -29,6 +30,7 @@ class TrainingConfig:
 
     seed: int
     batch_size: int
+    sampling: Literal["shuffle", "balanced"]
     augment: AugmentConfig
     model: ModelConfig
     weights_sha256: str | None
@@ -61,6 +63,7 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
     return TrainingConfig(
         seed=recipe.seed,
         batch_size=recipe.batch_size,
+        sampling=recipe.sampling,
         augment=recipe.augment,
         model=recipe.model,
         weights_sha256=digest,

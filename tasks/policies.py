@@ -29,7 +29,7 @@ from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImage
 from pipelines.errors import RunError
 from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
-from pipelines.store.images import is_shard_intact
+from pipelines.store.shards import damaged_shards
 from pipelines.training.checkpoint import Checkpoints
 from tasks.progress import current_listener
 
@@ -173,7 +173,7 @@ def is_whole(home: Path, descriptor: Descriptor) -> bool:
     if not all(is_intact(home, artifact) for artifact in artifacts):
         return False
     if isinstance(descriptor, PreparedImages):
-        return all(is_shard_intact(home / descriptor.store, name) for name in descriptor.shards)
+        return not damaged_shards(home / descriptor.store, descriptor.shards)
     return True
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import os
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from pipelines.augment.affine import augment_batch
 from pipelines.config import AugmentConfig
-from pipelines.data.order import shuffled_positions
+from pipelines.data.order import Worker, make_order
 from pipelines.store.images import RowReader
 
 EVALUATION_BATCH_SIZE = 32  # on two cores 64 is a third slower: its activations no longer fit the cache
+# Batches under way at once: one per core, since copying, decoding and warping let go of the interpreter's lock.
+_PARALLEL_BATCHES = max(2, os.cpu_count() or 1)
+_ALONE = Worker()
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -29,43 +33,61 @@ def build_train_dataset(
     batch_size: int,
     augment: AugmentConfig,
     seed: int,
+    sampling: Literal["shuffle", "balanced"] = "shuffle",
     start_step: int = 0,
+    worker: Worker = _ALONE,
 ) -> Any:
     """An endless dataset of augmented batches, epoch after epoch with no gap in between.
 
-    Yields (images uint8 [B, S, S, 3], labels int64 [B]). Batch k of epoch e is a pure function of (seed, e, k): the order is a
-    permutation of the whole split, and each image is augmented by numbers drawn from (seed, e, its number).
-    """
-    examples, steps = len(reader), steps_per_epoch(len(reader), batch_size)
-    shape = reader.gather(np.zeros(1, np.int64)).shape[1:]
+    Yields (images uint8 [B, S, S, 3], labels int64 [B]). The batch of a step is a pure function of (seed, step): the order
+    of an epoch comes from (seed, epoch), and each image is augmented by numbers drawn from (seed, epoch, its number).
 
-    def load(chosen: NDArray[np.int64], epoch: np.int64) -> NDArray[np.uint8]:
+    Args:
+        reader: of the pixels.
+        labels: int64 [n], of all examples of the reader.
+        batch_size: of each worker.
+        augment: what is changed at random.
+        seed: the recipe's.
+        sampling: as in `make_order`.
+        start_step: the first step, counted over all epochs; starting late costs nothing.
+        worker: which part of each epoch to give, for several processes that share it.
+
+    Raises:
+        ValueError: there are fewer examples than workers.
+    """
+    examples = worker.share(len(reader))
+    if not examples:
+        raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
+    steps = steps_per_epoch(examples, batch_size)
+    with tf.device("CPU:0"):  # where tf.data runs
+        order, all_labels = make_order(labels, sampling=sampling, seed=seed), tf.constant(labels)
+
+    def load(chosen: NDArray[np.int64], showing: NDArray[np.int64], epoch: np.int64) -> NDArray[np.uint8]:
         images = reader.gather(chosen)
         if augment.where == "none":
             return images
-        return augment_batch(images, chosen, config=augment, seed=seed, epoch=int(epoch))
+        return augment_batch(images, showing, config=augment, seed=seed, epoch=int(epoch))
 
     def load_step(step: Any) -> tuple[Any, Any]:
         epoch, batch = step // steps, step % steps
-        positions = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
-        chosen = shuffled_positions(positions, seed=seed, epoch=epoch, examples=examples)
-        images = tf.numpy_function(load, [chosen, epoch], tf.uint8, stateful=False)
-        images.set_shape([None, *shape])
-        return images, tf.gather(tf.constant(labels), chosen)
+        own = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
+        chosen, showing = order(worker.positions(own), epoch)
+        images = tf.numpy_function(load, [chosen, showing, epoch], tf.uint8, stateful=False)
+        images.set_shape([None, *reader.shape])
+        return images, tf.gather(all_labels, chosen)
 
     steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    return steps_from.map(load_step, num_parallel_calls=2, deterministic=True).prefetch(4)
+    return steps_from.map(load_step, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(4)
 
 
 def build_plain_dataset(reader: RowReader, *, batch_size: int) -> Any:
     """One pass over the images in their own order, as batches uint8 [B, S, S, 3]: for validation and prediction."""
-    shape = reader.gather(np.zeros(1, np.int64)).shape[1:]
 
     def load_batch(start: Any) -> Any:
         chosen = tf.range(start, tf.minimum(start + batch_size, len(reader)))
         images = tf.numpy_function(reader.gather, [chosen], tf.uint8, stateful=False)
-        images.set_shape([None, *shape])
+        images.set_shape([None, *reader.shape])
         return images
 
     starts = tf.data.Dataset.range(0, len(reader), batch_size)
-    return starts.map(load_batch, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return starts.map(load_batch, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,22 +12,31 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.contracts import ImageIndex, PreparedImages
+from pipelines.config import StoreConfig
+from pipelines.contracts import ImageIndex, PreparedImages, StoreLayout
 from pipelines.data.decode import SERVED_FORMATS, decode_and_resize, decode_upright_pillow, resize_image
 from pipelines.errors import ImageDecodeError, RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder, write_json
-from pipelines.store.images import DecodedImage, ImageStore, RowPlace, RowReader, fill
-from pipelines.store.index import read_index, usable
+from pipelines.store.images import ImageRow, ImageStore, Places, RowReader, fill
+from pipelines.store.index import read_usable
+from pipelines.store.layouts import JPEG_QUALITY, choose_layout, pack_row
+
+logger = logging.getLogger(__name__)
 
 # Part of a store's folder name: rows that another version of the decode graph made are not mixed with these.
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 _CHUNK = 64  # files under way at once: bounds the memory that decoded images wait in
+_INDEX_COLUMNS = ("path", "sha256", "label", "split", "format", "mode")
+_EXAMPLES_SCHEMA = pa.schema(
+    [("path", pa.string()), ("sha256", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("served", pa.bool_())]
+)
 
 
 @dataclass(frozen=True)
@@ -34,19 +44,29 @@ class Examples:
     """The images of one split, numbered from 0 in the order of the index.
 
     Attributes:
-        paths: relative to the source.
-        digests: SHA-256 of the files.
+        table: Arrow columns `path`, relative to the source, and `sha256` of the file.
         labels: int64 [n], index into the classes.
         served: bool [n], whether the SavedModel can read the file too.
     """
 
-    paths: tuple[str, ...]
-    digests: tuple[str, ...]
+    table: pa.Table
     labels: NDArray[np.int64]
     served: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the files, relative to the source; made anew each time."""
+        paths: list[str] = self.table["path"].to_pylist()
+        return paths
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of the files, in hex; made anew each time."""
+        digests: list[str] = self.table["sha256"].to_pylist()
+        return digests
 
 
 def prepare(
@@ -56,55 +76,106 @@ def prepare(
     *,
     image_size: int,
     resize: Literal["stretch", "crop"],
+    store: StoreConfig,
     report: Report = ignore_progress,
 ) -> PreparedImages:
     """Makes sure that the image store holds every usable image of the index.
+
+    Which layout was chosen, what is damaged and that another version's store is left alone is said in a line each.
 
     Raises:
         SourceChangedError: a file is not what the scan saw.
         RunError: a file that passed ingest can't be decoded (named), or the disk is full.
     """
-    rows = usable(read_index(artifact_path(home, index.artifact) / "index.parquet"))
-    folder = Path("images", f"{image_size}px-{resize}-v{DECODE_VERSION}")
-    store = ImageStore(home, home / folder, image_size=image_size)
-    paths = {row["sha256"]: row["path"] for row in rows}
+    rows = read_usable(artifact_path(home, index.artifact) / "index.parquet", _INDEX_COLUMNS)
+    needed = pc.count_distinct(rows["sha256"]).as_py()
+    layout, choice = choose_layout(store, images=needed, image_size=image_size)
+
+    def say(line: str, level: int = logging.WARNING) -> None:
+        logger.log(level, line)
+        report(Progress(0, needed, "images", line, milestone=True))
+
+    say(choice, logging.INFO)
+    folder = store_folder(image_size=image_size, resize=resize, layout=layout)
+    for other in _other_versions(home / folder):
+        say(f"image store {other} was made by another version and is left alone; its images are decoded again")
     decoder = ImageDecoder(image_size=image_size, resize=resize)
 
-    def decode_missing(digests: list[str]) -> Iterator[DecodedImage]:
-        files = [(digest, paths[digest]) for digest in digests]
-        return decode_files(root, files, decoder=decoder, report=report)
+    def decode_missing(digests: list[str]) -> Iterator[ImageRow]:
+        paths = rows["path"].take(pc.index_in(pa.array(digests), value_set=rows["sha256"])).to_pylist()
+        files = list(zip(digests, paths, strict=True))
+        return decode_files(root, files, decoder=decoder, layout=layout, report=report)
 
-    places = fill(store, list(paths), decode_missing)
+    image_store = ImageStore(home, home / folder, image_size=image_size, layout=layout)
+    places = fill(image_store, rows["sha256"], decode_missing, say=say)
+    return publish_prepared(home, rows, places, classes=index.classes, image_size=image_size, resize=resize, layout=layout)
+
+
+def publish_prepared(
+    home: Path,
+    rows: pa.Table,
+    places: Places,
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    resize: Literal["stretch", "crop"],
+    layout: StoreLayout,
+) -> PreparedImages:
+    """Publishes which images of the store are the examples of a data set.
+
+    Args:
+        home: the home.
+        rows: columns `path`, `sha256`, `label`, `split`, `format` and `mode` of the index.
+        places: of the rows' images.
+        classes: names in label order.
+        image_size: side of the square images, px.
+        resize: how they were made square.
+        layout: of the store's rows.
+    """
+    labels = pc.index_in(rows["label"], value_set=pa.array(classes))
+    columns = [rows["path"], rows["sha256"], labels, rows["split"], pa.array(places.served)]
+    # What the pixels depend on besides the files is part of the digest that later stages are keyed by.
+    pixels = {"image_size": image_size, "resize": resize, "decode_version": DECODE_VERSION}
+    if layout == "encoded":
+        pixels["jpeg_quality"] = JPEG_QUALITY
     with scratch_folder(home) as scratch:
-        _write_examples(scratch / "examples.parquet", rows, places, index.classes)
-        # What the pixels depend on besides the files is part of the digest that later stages are keyed by.
-        write_json(scratch / "pixels.json", {"image_size": image_size, "resize": resize, "decode_version": DECODE_VERSION})
+        pq.write_table(pa.table(columns, schema=_EXAMPLES_SCHEMA), scratch / "examples.parquet")
+        write_json(scratch / "pixels.json", pixels)
         artifact = publish(home, "prepare", scratch)
     return PreparedImages(
         artifact=artifact,
-        classes=index.classes,
-        store=folder.as_posix(),
-        shards=tuple(sorted({place.shard for place in places.values()})),
+        classes=tuple(classes),
+        store=store_folder(image_size=image_size, resize=resize, layout=layout).as_posix(),
+        shards=places.used_shards(),
         image_size=image_size,
         resize=resize,
+        layout=layout,
         prepare_only_formats=_prepare_only_formats(rows, places),
     )
 
 
+def store_folder(*, image_size: int, resize: Literal["stretch", "crop"], layout: StoreLayout) -> Path:
+    """Where the image store for one kind of rows lies, relative to the home."""
+    kind = f"{image_size}px-{resize}" + (f"-jpeg{JPEG_QUALITY}" if layout == "encoded" else "")
+    return Path("images", f"{kind}-v{DECODE_VERSION}")
+
+
 def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Examples, RowReader]:
-    """The examples of one split, and a reader of their pixels by example number."""
+    """The examples of one split, and a reader of their pixels by example number.
+
+    Raises:
+        RunError: an image is not in the shards that it was prepared in.
+    """
     table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
-    digests = tuple(table["sha256"].to_pylist())
-    store = ImageStore(home, home / prepared.store, image_size=prepared.image_size)
-    catalogue = store.catalogue(prepared.shards)
-    examples = Examples(
-        paths=tuple(table["path"].to_pylist()),
-        digests=digests,
-        labels=table["label"].to_numpy().astype(np.int64),
-        served=np.asarray(table["served"].to_pylist(), np.bool_),
-    )
-    places = [catalogue[digest] for digest in digests]
-    return examples, RowReader(home / prepared.store, places, image_size=prepared.image_size)
+    folder = home / prepared.store
+    store = ImageStore(home, folder, image_size=prepared.image_size, layout=prepared.layout)
+    places = store.locate(table["sha256"], shards=prepared.shards)
+    if (places.shard < 0).any():
+        raise RunError(f"{folder} lacks images that were prepared; run the same command again")
+    labels = table["label"].to_numpy().astype(np.int64)
+    served = np.asarray(table["served"].to_numpy(), np.bool_)
+    reader = RowReader(folder, places, image_size=prepared.image_size, layout=prepared.layout)
+    return Examples(table.select(["path", "sha256"]), labels, served), reader
 
 
 class ImageDecoder:
@@ -132,29 +203,34 @@ class ImageDecoder:
 
 
 def decode_files(
-    root: Path, files: Sequence[tuple[str, str]], *, decoder: ImageDecoder, report: Report = ignore_progress
-) -> Iterator[DecodedImage]:
-    """Decodes files, given as (digest, path), in parallel and in order.
+    root: Path,
+    files: Sequence[tuple[str, str]],
+    *,
+    decoder: ImageDecoder,
+    layout: StoreLayout,
+    report: Report = ignore_progress,
+) -> Iterator[ImageRow]:
+    """Decodes files, given as (digest, path), into rows of the store, in parallel and in order.
 
     Raises: as `prepare`.
     """
     started, done = time.monotonic(), 0
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), _CHUNK):
-            for image in pool.map(lambda file: _decode_file(root, file, decoder), files[start : start + _CHUNK]):
+            for image in pool.map(lambda file: _decode_file(root, file, decoder, layout), files[start : start + _CHUNK]):
                 yield image
                 done += 1
                 rate = done / max(time.monotonic() - started, 1e-6)
                 report(Progress(done, len(files), "images", images_per_second=rate))
 
 
-def _decode_file(root: Path, file: tuple[str, str], decoder: ImageDecoder) -> DecodedImage:
+def _decode_file(root: Path, file: tuple[str, str], decoder: ImageDecoder, layout: StoreLayout) -> ImageRow:
     digest, path = file
     try:
         pixels, served = decoder.decode(read_unchanged(root, path, digest))
     except ImageDecodeError as error:
         raise RunError(f"{path!r} passed ingest but can't be decoded ({error}); remove it and run again") from error
-    return DecodedImage(digest, pixels, served)
+    return ImageRow(digest, pack_row(pixels, layout=layout), served)
 
 
 def _concrete(function: Callable[[Any], Any], spec: Any) -> Any:
@@ -162,20 +238,19 @@ def _concrete(function: Callable[[Any], Any], spec: Any) -> Any:
     return tf.function(function).get_concrete_function(spec)
 
 
-def _write_examples(path: Path, rows: Sequence[Any], places: dict[str, RowPlace], classes: Sequence[str]) -> None:
-    labels = {name: number for number, name in enumerate(classes)}
-    columns = {
-        "path": [row["path"] for row in rows],
-        "sha256": [row["sha256"] for row in rows],
-        "label": pa.array([labels[row["label"]] for row in rows], pa.int32()),
-        "split": [row["split"] for row in rows],
-        "served": [places[row["sha256"]].served for row in rows],
-    }
-    pq.write_table(pa.table(columns), path)
+def _other_versions(folder: Path) -> list[str]:
+    """Names of the stores of this kind that other versions made; none once this version has one of its own."""
+    if folder.exists():
+        return []
+    kind = folder.name.rpartition("-v")[0]
+    return sorted(path.name for path in folder.parent.glob(f"{kind}-v*") if path.is_dir())
 
 
-def _prepare_only_formats(rows: Sequence[Any], places: dict[str, RowPlace]) -> tuple[str, ...]:
+def _prepare_only_formats(rows: pa.Table, places: Places) -> tuple[str, ...]:
     """Formats that the served graph could not read; with the pixel mode where it reads others of the same format."""
-    unserved = [row for row in rows if not places[row["sha256"]].served]
-    names = {f"{row['format']} (mode {row['mode']})" if row["format"] in SERVED_FORMATS else row["format"] for row in unserved}
+    unserved = rows.select(["format", "mode"]).filter(pa.array(~places.served))
+    kinds = unserved.group_by(["format", "mode"]).aggregate([]).to_pylist()
+    names = {
+        f"{kind['format']} (mode {kind['mode']})" if kind["format"] in SERVED_FORMATS else kind["format"] for kind in kinds
+    }
     return tuple(sorted(names))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.config import ModelConfig
 from pipelines.contracts import ExportedModel, PreparedImages, TrainedModel
 from pipelines.data.decode import SERVED_FORMATS
-from pipelines.data.prepare import read_examples
+from pipelines.data.prepare import ImageDecoder, read_examples
 from pipelines.errors import ParityError
 from pipelines.export.parity import ask_saved_model, check_parity
 from pipelines.export.served import write_saved_model
@@ -78,16 +78,22 @@ def export(
 def _images_to_compare(home: Path, root: Path, prepared: PreparedImages, split: str) -> tuple[list[bytes], NDArray[np.uint8]]:
     """Files spread over the split that the SavedModel can read, and what the image store holds of them.
 
-    Where it can read none (all are WebP, say), the stored pixels themselves, as PNG.
+    Where it can read none (all are WebP, say), the stored pixels themselves, as PNG. An encoded store holds nearly what
+    is in a file, and nearly is not enough for a proof: then the files are decoded again.
     """
     examples, reader = read_examples(home, prepared, split)
     served = np.flatnonzero(examples.served)
     candidates = served if len(served) else np.arange(len(examples))
     picked = np.unique(candidates[np.linspace(0, len(candidates) - 1, COMPARED_IMAGES).astype(np.int64)])
     pixels = reader.gather(picked)
-    if len(served):
-        return [read_unchanged(root, examples.paths[number], examples.digests[number]) for number in picked], pixels
-    return [tf.io.encode_png(image).numpy() for image in pixels], pixels
+    if not len(served):
+        return [tf.io.encode_png(image).numpy() for image in pixels], pixels
+    paths, digests = examples.paths, examples.digests
+    contents = [read_unchanged(root, paths[number], digests[number]) for number in picked]
+    if prepared.layout == "encoded":
+        decoder = ImageDecoder(image_size=prepared.image_size, resize=cast(Literal["stretch", "crop"], prepared.resize))
+        pixels = np.stack([decoder.decode(content)[0] for content in contents])
+    return contents, pixels
 
 
 def _manifest(prepared: PreparedImages, model: ModelConfig, parity: dict[str, Any]) -> dict[str, Any]:

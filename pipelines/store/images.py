@@ -1,222 +1,245 @@
-"""The image store: decoded, resized images as fixed-size rows in memory-mapped Arrow IPC files (shards).
+"""The image store: resized images as rows of memory-mapped Arrow IPC files (shards), found by the SHA-256 of their files.
 
-Content-addressed twice: a row is found by the SHA-256 of the image file it came from, and a shard is named by the
-SHA-256 of its own bytes, so that a damaged one is noticed. Shards never change; a later run adds new ones for images
-never seen before.
+Shards never change; a later run adds new ones for images never seen before. Where images lie is kept in columns, not in
+one Python object per image: that would soon be the largest thing in memory.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.contracts import StoreLayout
 from pipelines.errors import RunError
-from pipelines.store.artifacts import file_digest, file_in_place, read_json, scratch_folder, write_json
+from pipelines.store.artifacts import scratch_folder
+from pipelines.store.layouts import open_rows, row_type
+from pipelines.store.shards import SUFFIX, damaged_shards, has_schema, note_intact, open_shard, write_shard
 
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20  # held in memory while one is written; reading is by row, so larger ones bring nothing
-SUFFIX = ".arrow"
-VERIFIED = "verified.json"
+# TensorFlow takes over an array that begins at such an address; others it may copy, a sixth of the CPU time of a batch.
+_TENSOR_ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True)
-class RowPlace:
-    """Where an image lies: the name of its shard and its row there.
+class ImageRow:
+    """An image on its way into the store: the digest of its file, its row as `pack_row` makes it, and `served`.
 
     `served` says whether the exported SavedModel can read the image's file too, or only `prepare` can.
     """
 
-    shard: str
-    row: int
+    sha256: str
+    contents: bytes
     served: bool
 
 
 @dataclass(frozen=True)
-class DecodedImage:
-    """An image on its way into the store: the digest of its file, its pixels uint8 [S, S, 3], and `served` as in `RowPlace`."""
+class Places:
+    """Where images lie.
 
-    sha256: str
-    pixels: NDArray[np.uint8]
-    served: bool
+    Attributes:
+        shards: names of shards.
+        shard: int32 [n], of each image an index into `shards`, or -1 where the store lacks it.
+        row: int32 [n], its row there.
+        served: bool [n], as in `ImageRow`.
+    """
+
+    shards: tuple[str, ...]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
+    served: NDArray[np.bool_]
+
+    def used_shards(self) -> tuple[str, ...]:
+        """Names of the shards that hold at least one of the images, sorted."""
+        return tuple(sorted(self.shards[number] for number in np.unique(self.shard) if number >= 0))
 
 
 class ImageStore:
-    """The shards of one kind of row (one image size and one way of resizing) in a folder.
+    """The shards of one kind of row (one image size, one way of resizing, one layout) in a folder.
 
     Args:
         home: the home; unfinished shards are written under its scratch folder.
         folder: of the shards.
         image_size: side of the square images, px.
+        layout: of the rows.
     """
 
-    def __init__(self, home: Path, folder: Path, *, image_size: int) -> None:
+    def __init__(self, home: Path, folder: Path, *, image_size: int, layout: StoreLayout) -> None:
         self._home = home
         self._folder = folder
-        self._shape = (image_size, image_size, 3)
-        self._row_bytes = int(np.prod(self._shape))
+        fields = [("sha256", pa.string()), ("served", pa.bool_()), ("image", row_type(layout, image_size=image_size))]
+        self._schema = pa.schema(fields)
 
     def shard_names(self) -> list[str]:
         """Names of the shards that are there, intact or not."""
         return sorted(path.name for path in self._folder.glob(f"*{SUFFIX}"))
 
     def remove_damaged(self) -> list[str]:
-        """Removes shards whose bytes no longer match their name, says so in the log, and returns their names."""
-        damaged = [name for name in self.shard_names() if not is_shard_intact(self._folder, name)]
+        """Removes shards whose bytes do not match their name, or that hold other columns, and returns their names."""
+        names = self.shard_names()
+        damaged = set(damaged_shards(self._folder, names))
+        damaged |= {name for name in names if name not in damaged and not has_schema(self._folder / name, self._schema)}
         for name in damaged:
-            logger.warning("shard %s of the image store is damaged; its images are decoded again", name)
             (self._folder / name).unlink(missing_ok=True)
-        return damaged
+        return sorted(damaged)
 
-    def catalogue(self, shards: Sequence[str] | None = None) -> dict[str, RowPlace]:
-        """The place of every image in some shards, or in all, by the digest of the file it came from."""
-        places: dict[str, RowPlace] = {}
-        for name in self.shard_names() if shards is None else shards:
-            batch = _open_shard(self._folder / name)
-            images = zip(batch.column("sha256").to_pylist(), batch.column("served").to_pylist(), strict=True)
-            for row, (digest, served) in enumerate(images):
-                places.setdefault(digest, RowPlace(name, row, served))
-        return places
+    def locate(self, digests: pa.Array | pa.ChunkedArray, *, shards: Sequence[str] | None = None) -> Places:
+        """The places of images, given by the digests of their files, in some shards or in all."""
+        names = self.shard_names() if shards is None else shards
+        batches = [open_shard(self._folder / name) for name in names]
+        stored = pa.chunked_array([batch.column("sha256") for batch in batches], pa.string())
+        served = pa.chunked_array([batch.column("served") for batch in batches], pa.bool_()).to_numpy()
+        found = pc.index_in(digests, value_set=stored).fill_null(-1).to_numpy()
+        there = found >= 0
+        ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)
+        shard = np.where(there, np.searchsorted(ends, found, side="right"), -1).astype(np.int32)
+        starts = np.concatenate([[0], ends])
+        row = np.where(there, found - starts[shard], 0).astype(np.int32)
+        return Places(tuple(names), shard, row, there & served[found] if len(served) else there)
 
-    def add(self, images: Iterable[DecodedImage]) -> None:
+    def add(self, images: Iterable[ImageRow]) -> None:
         """Appends images as new shards.
 
         Finished shards stay when the process ends in the middle: the next run goes on from them.
 
         Raises:
+            ValueError: a row is not as long as the pixels of an image, in the layout `decoded`.
             RunError: no space left on the device; finished shards stay.
         """
-        per_shard = max(1, SHARD_BYTES // self._row_bytes)
-        pixels = np.empty((per_shard, self._row_bytes), np.uint8)
+        written: list[str] = []
         with scratch_folder(self._home) as scratch:
-            kept: list[tuple[str, bool]] = []
+            pending = _Pending(self._schema)
             for image in images:
-                if image.pixels.shape != self._shape or image.pixels.dtype != np.uint8:
-                    raise ValueError(
-                        f"`pixels` must be uint8 {self._shape}; received {image.pixels.dtype} {image.pixels.shape}"
-                    )
-                pixels[len(kept)] = image.pixels.reshape(-1)
-                kept.append((image.sha256, image.served))
-                if len(kept) == per_shard:
-                    self._write_shard(scratch, kept, pixels)
-                    kept = []
-            if kept:
-                self._write_shard(scratch, kept, pixels[: len(kept)])
+                pending.append(image)
+                if pending.is_full():
+                    written.append(write_shard(self._folder, scratch, pending.to_batch()))
+                    pending = _Pending(self._schema)
+            if len(pending):
+                written.append(write_shard(self._folder, scratch, pending.to_batch()))
+        note_intact(self._folder, written)
 
-    def _write_shard(self, scratch: Path, kept: Sequence[tuple[str, bool]], pixels: NDArray[np.uint8]) -> None:
-        columns = {
-            "sha256": pa.array([digest for digest, _ in kept], pa.string()),
-            "served": pa.array([served for _, served in kept], pa.bool_()),
-            "image": pa.FixedSizeBinaryArray.from_buffers(pa.binary(self._row_bytes), len(kept), [None, pa.py_buffer(pixels)]),
-        }
-        batch = pa.record_batch(list(columns.values()), names=list(columns))
-        temporary = scratch / f"shard{SUFFIX}"
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        self._folder.mkdir(parents=True, exist_ok=True)
-        temporary.rename(self._folder / f"{file_digest(temporary)}{SUFFIX}")
+
+class _Pending:
+    """The rows of a shard that is not full yet: their bytes once, in one buffer that becomes Arrow's without a copy."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._digests: list[str] = []
+        self._served: list[bool] = []
+        self._ends = [0]
+        self._contents = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def append(self, image: ImageRow) -> None:
+        kind = self._schema.field("image").type
+        if pa.types.is_fixed_size_binary(kind) and len(image.contents) != kind.byte_width:
+            raise ValueError(f"`contents` must be {kind.byte_width} bytes of pixels; received {len(image.contents)}")
+        self._digests.append(image.sha256)
+        self._served.append(image.served)
+        self._contents += image.contents
+        self._ends.append(len(self._contents))
+
+    def is_full(self) -> bool:
+        """Whether another image as large as those here may exceed `SHARD_BYTES`."""
+        return len(self._contents) * (len(self) + 1) > SHARD_BYTES * len(self)
+
+    def to_batch(self) -> pa.RecordBatch:
+        kind = self._schema.field("image").type
+        buffers = [None, pa.py_buffer(self._contents)]
+        if not pa.types.is_fixed_size_binary(kind):
+            buffers.insert(1, pa.py_buffer(np.array(self._ends, np.int32)))
+        image = pa.Array.from_buffers(kind, len(self), buffers)
+        return pa.record_batch([pa.array(self._digests, pa.string()), pa.array(self._served), image], schema=self._schema)
 
 
 class RowReader:
-    """Gathers rows by number from memory-mapped shards; their bytes stay in the page cache, not in this process's memory.
+    """Gathers images by number from memory-mapped shards; their bytes stay in the page cache, not in this process's memory.
 
     Args:
         folder: of the shards.
-        places: where each example lies, in the order in which examples are numbered.
+        places: where each example lies, in the order in which examples are numbered; all must be there.
         image_size: side of the square images, px.
+        layout: of the rows.
     """
 
-    def __init__(self, folder: Path, places: Sequence[RowPlace], *, image_size: int) -> None:
-        names = sorted({place.shard for place in places})
-        numbers = {name: number for number, name in enumerate(names)}
-        self._shards = [_rows_of(folder / name, image_size) for name in names]
-        self._shard = np.array([numbers[place.shard] for place in places], np.int64)
-        self._row = np.array([place.row for place in places], np.int64)
+    def __init__(self, folder: Path, places: Places, *, image_size: int, layout: StoreLayout) -> None:
+        used, shard = np.unique(places.shard, return_inverse=True)
+        self._paths = [folder / places.shards[number] for number in used]
+        columns = [open_shard(path).column("image") for path in self._paths]
+        self._shards = [open_rows(column, layout=layout, image_size=image_size) for column in columns]
+        self._shard = shard.astype(np.int32)
+        self._row = places.row
         self._shape = (image_size, image_size, 3)
 
     def __len__(self) -> int:
         return len(self._row)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: S, S, 3."""
+        return self._shape
+
     def gather(self, examples: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images of some examples, int64 [B], as a new array uint8 [B, S, S, 3]."""
-        images = np.empty((len(examples), *self._shape), np.uint8)
-        for place, example in enumerate(examples):
-            images[place] = self._shards[self._shard[example]][self._row[example]]
+        """The images of some examples, int64 [B], as a new array uint8 [B, S, S, 3].
+
+        Raises:
+            RunError: a row can't be decoded, although its shard was found intact.
+        """
+        images = _new_batch((len(examples), *self._shape))
+        places = zip(images, self._shard[examples].tolist(), self._row[examples].tolist(), strict=True)
+        for image, shard, row in places:
+            try:
+                self._shards[shard].read(row, image)
+            except ValueError as error:
+                raise RunError(f"{self._paths[shard]} is damaged ({error}); remove it and run again") from error
         return images
 
 
-def is_shard_intact(folder: Path, name: str) -> bool:
-    """Whether a shard's bytes match its name.
-
-    The bytes are read only where size or modification time differ from those at the last check: a store may be far
-    larger than what can be hashed on every run.
-    """
-    path = folder / name
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    seen = [status.st_size, status.st_mtime_ns]
-    verified = _read_verified(folder)
-    if verified.get(name) == seen:
-        return True
-    if f"{file_digest(path)}{SUFFIX}" != name:
-        return False
-    with file_in_place(folder / VERIFIED) as temporary:
-        write_json(temporary, {**verified, name: seen})
-    return True
-
-
 def fill(
-    store: ImageStore, digests: Sequence[str], decode: Callable[[list[str]], Iterable[DecodedImage]]
-) -> dict[str, RowPlace]:
+    store: ImageStore,
+    digests: pa.Array | pa.ChunkedArray,
+    decode: Callable[[list[str]], Iterable[ImageRow]],
+    *,
+    say: Callable[[str], None] = logger.warning,
+) -> Places:
     """Makes sure that the store holds each of some images, decoding just those that it lacks, and returns their places.
 
     Args:
         store: to look in and to add to.
         digests: of the image files that are needed.
         decode: called with the digests that are missing, once each; yields their images.
+        say: told, in one line each, of shards that are damaged.
 
     Raises:
         RunError: `decode` left some out.
     """
-    store.remove_damaged()
-    places = store.catalogue()
-    missing = [digest for digest in dict.fromkeys(digests) if digest not in places]
-    if missing:
-        store.add(decode(missing))
-        places = store.catalogue()
-    if absent := set(digests) - places.keys():
+    for name in store.remove_damaged():
+        say(f"shard {name} of the image store is damaged; its images are decoded again")
+    places = store.locate(digests)
+    if (places.shard < 0).any():
+        store.add(decode(digests.filter(pa.array(places.shard < 0)).unique().to_pylist()))
+        places = store.locate(digests)
+    if (places.shard < 0).any():
+        absent = digests.filter(pa.array(places.shard < 0)).unique().to_pylist()
         raise RunError(
             f"{len(absent)} images are still missing from the image store after decoding; the first is {min(absent)}"
         )
-    return {digest: places[digest] for digest in digests}
+    return places
 
 
-def _open_shard(path: Path) -> pa.RecordBatch:
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0)
-
-
-def _rows_of(path: Path, image_size: int) -> NDArray[np.uint8]:
-    """The images of a shard, uint8 [n, S, S, 3], as a view of the mapped file."""
-    column = _open_shard(path).column("image")
-    pixels = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * image_size * image_size * 3)
-    return pixels.reshape(len(column), image_size, image_size, 3)
-
-
-def _read_verified(folder: Path) -> Mapping[str, list[int]]:
-    try:
-        content: dict[str, list[int]] = read_json(folder / VERIFIED)
-    except (OSError, ValueError):
-        return {}
-    return content
+def _new_batch(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An uninitialised array uint8 that TensorFlow need not copy."""
+    size = int(np.prod(shape))
+    room = np.empty(size + _TENSOR_ALIGNMENT_BYTES, np.uint8)
+    start = -room.ctypes.data % _TENSOR_ALIGNMENT_BYTES
+    return room[start : start + size].reshape(shape)

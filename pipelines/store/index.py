@@ -43,6 +43,11 @@ def read_index(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_usable(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the rows that can be used, in the order of the index: no Python object per image is made."""
+    return pq.read_table(path, columns=list(columns), filters=[("status", "==", OK)])
+
+
 def usable(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows that can be used, in the order of the index."""
     return [row for row in rows if row["status"] == OK]

@@ -134,6 +134,7 @@ def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int)
             batch_size=config.batch_size,
             augment=config.augment,
             seed=config.seed,
+            sampling=config.sampling,
             start_step=first_epoch * steps + step,
         )
 

@@ -6,25 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
 from pipelines.config import AugmentConfig
+from pipelines.contracts import StoreLayout
 from pipelines.data.batches import build_plain_dataset, build_train_dataset, steps_per_epoch
-from pipelines.store.images import DecodedImage, ImageStore, RowReader, fill
+from pipelines.data.order import Worker
+from pipelines.store.images import ImageRow, ImageStore, RowReader, fill
+from pipelines.store.layouts import pack_row
 
 EXAMPLES, SIZE = 21, 8
 LABELS = np.arange(EXAMPLES, dtype=np.int64)
 OFF = AugmentConfig(where="none")
 
 
-@pytest.fixture
-def reader(tmp_path: Path) -> RowReader:
-    store = ImageStore(tmp_path, tmp_path / "images", image_size=SIZE)
+def open_reader(home: Path, layout: StoreLayout) -> RowReader:
+    store = ImageStore(home, home / "images", image_size=SIZE, layout=layout)
     pixels = np.random.default_rng(0).integers(0, 256, (EXAMPLES, SIZE, SIZE, 3), np.uint8)
-    digests = [str(number) for number in range(EXAMPLES)]
-    places = fill(store, digests, lambda missing: [DecodedImage(d, pixels[int(d)], served=True) for d in missing])
-    return RowReader(tmp_path / "images", [places[digest] for digest in digests], image_size=SIZE)
+    digests = pa.array([str(number) for number in range(EXAMPLES)])
+    rows = [ImageRow(digest, pack_row(pixels[int(digest)], layout=layout), served=True) for digest in digests.to_pylist()]
+    return RowReader(home / "images", fill(store, digests, lambda _: rows), image_size=SIZE, layout=layout)
+
+
+@pytest.fixture(params=["decoded", "encoded"])
+def reader(tmp_path: Path, request: pytest.FixtureRequest) -> RowReader:
+    return open_reader(tmp_path, request.param)
 
 
 def take(reader: RowReader, steps: int, **options: Any) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
@@ -42,11 +50,12 @@ def test_each_epoch_shows_every_example_once_with_its_label(reader: RowReader) -
         np.testing.assert_array_equal(images, reader.gather(labels))
 
 
-def test_an_epoch_can_be_started_at_without_those_before(reader: RowReader) -> None:
-    augment = AugmentConfig()
-    steps = steps_per_epoch(EXAMPLES, 4)
-    whole, late = take(reader, 3 * steps, augment=augment), take(reader, steps, augment=augment, start_step=2 * steps)
-    for (images, labels), (late_images, late_labels) in zip(whole[2 * steps :], late, strict=True):
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_any_step_can_be_started_at_without_those_before(reader: RowReader, sampling: str) -> None:
+    options: dict[str, Any] = {"augment": AugmentConfig(), "sampling": sampling}
+    steps, start = 3 * steps_per_epoch(EXAMPLES, 4), 9
+    whole, late = take(reader, steps, **options), take(reader, steps - start, **options, start_step=start)
+    for (images, labels), (late_images, late_labels) in zip(whole[start:], late, strict=True):
         np.testing.assert_array_equal(labels, late_labels)
         np.testing.assert_array_equal(images, late_images)
 
@@ -59,10 +68,48 @@ def test_augmentation_does_not_depend_on_the_batch_size_but_on_epoch_and_seed(re
     small, large = by_label(batch_size=2), by_label(batch_size=7)
     for label in range(EXAMPLES):
         np.testing.assert_array_equal(small[label], large[label])
-    for other in (by_label(batch_size=7, start_step=steps_per_epoch(len(reader), 7)), by_label(batch_size=7, seed=2)):
+    for other in (by_label(batch_size=7, start_step=steps_per_epoch(EXAMPLES, 7)), by_label(batch_size=7, seed=2)):
         assert any((other[label] != large[label]).any() for label in range(EXAMPLES))
 
 
 def test_the_plain_dataset_is_in_order_and_unchanged(reader: RowReader) -> None:
     images = np.concatenate(list(build_plain_dataset(reader, batch_size=8).as_numpy_iterator()))
     np.testing.assert_array_equal(images, reader.gather(np.arange(EXAMPLES)))
+
+
+def test_a_far_step_comes_as_readily_as_the_first(reader: RowReader) -> None:
+    epoch, batch = divmod(10**12, steps_per_epoch(EXAMPLES, 4))
+    (far,) = take(reader, 1, start_step=10**12)
+    (same,) = take(reader, 1, start_step=epoch * steps_per_epoch(EXAMPLES, 4) + batch)
+    np.testing.assert_array_equal(far[1], same[1])
+    np.testing.assert_array_equal(far[0], reader.gather(far[1]))
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+def test_workers_together_see_what_one_process_sees_in_larger_batches(reader: RowReader, sampling: str) -> None:
+    labels = np.arange(EXAMPLES) // 6
+    options: dict[str, Any] = {"augment": AugmentConfig(), "seed": 1, "sampling": sampling}
+
+    def batches(steps: int, **changes: Any) -> list[Any]:
+        dataset = build_train_dataset(reader, labels, **options, **changes)
+        return list(dataset.take(steps).as_numpy_iterator())
+
+    whole = batches(4, batch_size=6)
+    shares = [batches(4, batch_size=2, worker=Worker(number, 3)) for number in range(3)]
+    for step, (images, _) in enumerate(whole):
+        together = np.concatenate([share[step][0] for share in shares])
+        assert sorted(image.tobytes() for image in images) == sorted(image.tobytes() for image in together)
+
+
+def test_an_image_that_comes_twice_in_a_balanced_epoch_is_changed_in_two_ways(tmp_path: Path) -> None:
+    reader, labels = open_reader(tmp_path, "decoded"), np.array([0] * (EXAMPLES - 1) + [1])
+    dataset = build_train_dataset(reader, labels, batch_size=EXAMPLES, augment=AugmentConfig(), seed=1, sampling="balanced")
+    ((images, seen),) = dataset.take(1).as_numpy_iterator()
+    assert seen.sum() in (EXAMPLES // 2, EXAMPLES // 2 + 1)
+    assert len({image.tobytes() for image in images[seen == 1]}) == seen.sum()
+
+
+def test_a_worker_without_a_share_is_refused(tmp_path: Path) -> None:
+    reader = open_reader(tmp_path, "decoded")
+    with pytest.raises(ValueError, match=r"share of the 21 examples; received Worker.*: use fewer workers"):
+        build_train_dataset(reader, LABELS, batch_size=1, augment=OFF, seed=1, worker=Worker(21, 22))

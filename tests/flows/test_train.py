@@ -72,6 +72,7 @@ def test_a_moved_home_and_source_are_still_known(copied: Runs) -> None:
         ({"max_bad_fraction": 0.5}, ["ingest"]),
         ({"fine_tune": {"epochs": 0}}, ["fine_tune"]),
         ({"head": {"epochs": 1, "learning_rate": 0.01}}, ["head", "fine_tune", "evaluate", "export"]),
+        ({"store": {"budget_gib": 30}}, ["prepare"]),
         ({"image_size": 40}, ["prepare", "head", "fine_tune", "evaluate", "export"]),
     ],
 )

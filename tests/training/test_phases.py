@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipelines.config import FineTuneConfig, HeadConfig, Recipe
+from pipelines.config import FineTuneConfig, HeadConfig, Recipe, StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages, TrainedModel
 from pipelines.data.prepare import prepare, read_examples
 from pipelines.errors import InputError, RunError
@@ -36,7 +36,7 @@ class Trained:
         self.home = home
         listing = scan_source(home, source)
         index: ImageIndex = ingest(home, source, listing, config=ingest_slice(RECIPE, dataset="d"))
-        self.prepared: PreparedImages = prepare(home, source, index, image_size=32, resize="stretch")
+        self.prepared: PreparedImages = prepare(home, source, index, image_size=32, resize="stretch", store=StoreConfig())
         self.head = self.train_head(HEAD)
 
     def train_head(self, head: HeadConfig, **changes: Any) -> TrainedModel:
