@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.augment.affine import augment_batch
+from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import shuffled_positions
 from pipelines.store.images import RowReader
@@ -26,6 +26,8 @@ def build_train_dataset(
     reader: RowReader,
     labels: NDArray[np.int64],
     *,
+    image_ids: NDArray[np.uint64],
+    num_classes: int,
     batch_size: int,
     augment: AugmentConfig,
     seed: int,
@@ -33,25 +35,23 @@ def build_train_dataset(
 ) -> Any:
     """An endless dataset of augmented batches, epoch after epoch with no gap in between.
 
-    Yields (images uint8 [B, S, S, 3], labels int64 [B]). Batch k of epoch e is a pure function of (seed, e, k): the order is a
-    permutation of the whole split, and each image is augmented by numbers drawn from (seed, e, its number).
+    Yields (images uint8 [B, S, S, 3], labels int64 [B]); labels are float32 [B, num_classes] where images are mixed. Batch k
+    of epoch e is a pure function of (seed, e, k): the order is a permutation of the whole split, and each image is augmented by
+    numbers drawn from (seed, e, its id).
     """
     examples, steps = len(reader), steps_per_epoch(len(reader), batch_size)
     shape = reader.gather(np.zeros(1, np.int64)).shape[1:]
-
-    def load(chosen: NDArray[np.int64], epoch: np.int64) -> NDArray[np.uint8]:
-        images = reader.gather(chosen)
-        if augment.where == "none":
-            return images
-        return augment_batch(images, chosen, config=augment, seed=seed, epoch=int(epoch))
+    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
 
     def load_step(step: Any) -> tuple[Any, Any]:
         epoch, batch = step // steps, step % steps
         positions = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
         chosen = shuffled_positions(positions, seed=seed, epoch=epoch, examples=examples)
-        images = tf.numpy_function(load, [chosen, epoch], tf.uint8, stateful=False)
+        types = (tf.uint8, batches.label_dtype)
+        images, targets = tf.numpy_function(batches.load, [chosen, epoch], types, stateful=False)
         images.set_shape([None, *shape])
-        return images, tf.gather(tf.constant(labels), chosen)
+        targets.set_shape(batches.label_shape)
+        return images, targets
 
     steps_from = tf.data.Dataset.range(start_epoch * steps, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=2, deterministic=True).prefetch(4)

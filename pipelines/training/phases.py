@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pipelines.augment.philox import image_ids
 from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, build_train_dataset, steps_per_epoch
@@ -26,10 +27,11 @@ from pipelines.training.state import load_weights, read_history, save_trained
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pixels and labels of the training and validation splits."""
+    """Pixels and labels of the training and validation splits, and names of the training images."""
 
     train: RowReader
     train_labels: NDArray[np.int64]
+    train_ids: NDArray[np.uint64]
     validation: RowReader
     validation_labels: NDArray[np.int64]
 
@@ -112,7 +114,8 @@ def _make_deterministic(seed: int) -> None:
 def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
     train, train_reader = read_examples(home, prepared, "train")
     validation, validation_reader = read_examples(home, prepared, "validation")
-    return TrainingData(train_reader, train.labels, validation_reader, validation.labels)
+    ids = image_ids(train.digests)
+    return TrainingData(train_reader, train.labels, ids, validation_reader, validation.labels)
 
 
 def _run_phase(
@@ -130,15 +133,19 @@ def _run_phase(
     `first_epoch` numbers its epochs over both phases, so that no order and no augmentation comes twice.
     """
     keras.utils.set_random_seed(config.seed + first_epoch)
+    num_classes, soft = model.output_shape[-1], config.augment.soft_labels
+    loss = keras.losses.CategoricalCrossentropy if soft else keras.losses.SparseCategoricalCrossentropy
     model.compile(
         optimizer=keras.optimizers.Adam(phase.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=loss(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,  # four to ten times slower for convolutions on the CPU
     )
     train = build_train_dataset(
         data.train,
         data.train_labels,
+        image_ids=data.train_ids,
+        num_classes=num_classes,
         batch_size=config.batch_size,
         augment=config.augment,
         seed=config.seed,
@@ -149,7 +156,7 @@ def _run_phase(
         train,
         steps_per_epoch=steps_per_epoch(len(data.train), config.batch_size),
         epochs=phase.epochs,
-        validation_data=_with_labels(data.validation, data.validation_labels),
+        validation_data=_with_labels(data.validation, data.validation_labels, one_hot=num_classes if soft else None),
         callbacks=[
             StopOnDivergence(log.phase),
             KeepBest(best, phase=log.phase),
@@ -163,6 +170,8 @@ def _run_phase(
     model.set_weights(best.weights)
 
 
-def _with_labels(reader: RowReader, labels: NDArray[np.int64]) -> Any:
+def _with_labels(reader: RowReader, labels: NDArray[np.int64], *, one_hot: int | None) -> Any:
+    """Validation batches, their labels in the form of the training labels: numbers, or rows as wide as `one_hot` says."""
+    targets = labels if one_hot is None else np.eye(one_hot, dtype=np.float32)[labels]
     images = build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE)
-    return tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(labels).batch(EVALUATION_BATCH_SIZE)))
+    return tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(targets).batch(EVALUATION_BATCH_SIZE)))
