@@ -1,98 +1,182 @@
-"""Flip, rotation, zoom and translation as one warp: numbers are sampled apart from being applied, one interpolation in all.
+"""Flip, rotation, zoom, translation, shear and random resized crop: any number of them is one warp, one interpolation.
 
-Conventions and distributions are those of Keras's RandomFlip, RandomRotation, RandomZoom and RandomTranslation with
-`fill_mode="reflect"` and bilinear interpolation.
+Each is a frozen dataclass that turns uniform numbers into its own numbers (`sample`) and these into matrices (`matrices`);
+`pipelines.augment.engines` applies the product. Conventions and distributions are those of Keras's RandomFlip,
+RandomRotation, RandomZoom, RandomTranslation and RandomShear with `fill_mode="reflect"` and bilinear interpolation.
+
+A matrix takes a pixel (x, y, 1) of the result to the place in the input that it shows, in px from the centre of the top
+left pixel. Where one augmentation would have shown what lies outside the image reflected and the next would have moved that
+away again, a single warp sees the image itself: only the last result counts.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.config import AugmentConfig
+from pipelines.augment.philox import Stream, Uniforms
 
-# A parallel loop inside OpenCV would fight with tf.data's own threads for the cores.
-cv2.setNumThreads(1)
+Numbers = NDArray[np.float64]
+Matrices = NDArray[np.float64]
+
+ASPECT_RATIO = 4 / 3  # of a random resized crop, at most; Inception's
+
+
+class Geometric(Protocol):
+    """What every augmentation that moves pixels can do. Both functions are pure."""
+
+    @property
+    def stream(self) -> Stream:
+        """Where its uniform numbers come from, one block per image."""
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """Its numbers float64 [B, k] from uniform ones float64 [B, 4] in (0, 1)."""
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """Sampling matrices float64 [B, 3, 3] for square images."""
 
 
 @dataclass(frozen=True)
-class AffineParameters:
-    """What is done to one image, in the order flip, rotate, zoom, shift.
+class Flip:
+    """Mirrors every second image left-right ("horizontal") or top-bottom ("vertical")."""
 
-    Attributes:
-        flip_x, flip_y: mirror left-right, top-bottom.
-        angle: of rotation, radians, counter-clockwise.
-        zoom: factor on the distances that are sampled: above 1 zooms out.
-        shift_x, shift_y: as fractions of width and height; positive moves the content right and down.
+    direction: Literal["horizontal", "vertical"]
+
+    @property
+    def stream(self) -> Stream:
+        """One of its own for each direction."""
+        return Stream.HORIZONTAL_FLIP if self.direction == "horizontal" else Stream.VERTICAL_FLIP
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 1]: -1 mirrored, 1 not."""
+        return np.where(uniforms[:, :1] <= 0.5, -1.0, 1.0)
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """The diagonal of mirrored axes, about the centre."""
+        linear = np.tile(np.eye(2), (len(numbers), 1, 1))
+        axis = 0 if self.direction == "horizontal" else 1
+        linear[:, axis, axis] = numbers[:, 0]
+        return _about_centre(linear, side_px)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns about the centre by at most `factor` full turns either way."""
+
+    factor: float
+    stream: ClassVar[Stream] = Stream.ROTATION
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 1]: the angle, radians, counter-clockwise."""
+        return symmetric(uniforms[:, :1], 2 * np.pi * self.factor)
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """The rotation about the centre."""
+        cosine, sine = np.cos(numbers), np.sin(numbers)
+        return _about_centre(np.concatenate([cosine, -sine, sine, cosine], axis=1).reshape(-1, 2, 2), side_px)
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """Scales about the centre, both axes alike."""
+
+    factor: float
+    stream: ClassVar[Stream] = Stream.ZOOM
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 1]: 1 +- `factor`, on the distances that are sampled; above 1 zooms out."""
+        return 1 + symmetric(uniforms[:, :1], self.factor)
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """The scaling about the centre."""
+        return _about_centre(numbers[:, :, None] * np.eye(2), side_px)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Shifts by at most `x` and `y` sides either way."""
+
+    x: float
+    y: float
+    stream: ClassVar[Stream] = Stream.TRANSLATION
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 2]: shift right, shift down, in sides."""
+        return symmetric(uniforms[:, :2], np.array([self.x, self.y]))
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """The shift alone."""
+        return _homogeneous(np.tile(np.eye(2), (len(numbers), 1, 1)), -side_px * numbers)
+
+
+@dataclass(frozen=True)
+class Shear:
+    """Shears about the top left pixel, as Keras does, by at most `x` px per px of y and `y` px per px of x."""
+
+    x: float
+    y: float
+    stream: ClassVar[Stream] = Stream.SHEAR
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 2]: shift in x per px of y, shift in y per px of x."""
+        return symmetric(uniforms[:, :2], np.array([self.x, self.y]))
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:  # noqa: ARG002 - the others need it
+        """The shear about the origin."""
+        linear = np.tile(np.eye(2), (len(numbers), 1, 1))
+        linear[:, 0, 1], linear[:, 1, 0] = numbers[:, 0], numbers[:, 1]
+        return _homogeneous(linear, np.zeros_like(numbers))
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Cuts a rectangle out and stretches it to the whole image.
+
+    The area is uniform in [`area`, 1], the logarithm of width / height uniform up to 4:3 either way (Inception; torchvision's
+    layer of this name). A rectangle longer than the image is cut to the image's length, where torchvision draws again.
     """
 
-    flip_x: bool = False
-    flip_y: bool = False
-    angle: float = 0.0
-    zoom: float = 1.0
-    shift_x: float = 0.0
-    shift_y: float = 0.0
+    area: float
+    stream: ClassVar[Stream] = Stream.RANDOM_RESIZED_CROP
+
+    def sample(self, uniforms: Uniforms) -> Numbers:
+        """[B, 4]: width, height, left, top, in sides."""
+        area = self.area + (1 - self.area) * uniforms[:, 0]
+        stretch = np.sqrt(np.exp(symmetric(uniforms[:, 1], np.log(ASPECT_RATIO))))
+        lengths = np.minimum(np.sqrt(area)[:, None] * np.stack([stretch, 1 / stretch], axis=1), 1)
+        return np.concatenate([lengths, (1 - lengths) * uniforms[:, 2:4]], axis=1)
+
+    def matrices(self, numbers: Numbers, *, side_px: int) -> Matrices:
+        """The rectangle's place in the image."""
+        lengths, starts = numbers[:, :2], numbers[:, 2:]
+        # Edges map to edges, and a pixel's centre lies half a pixel inside.
+        return _homogeneous(lengths[:, :, None] * np.eye(2), side_px * starts + (lengths - 1) / 2)
 
 
-def sample_affine(config: AugmentConfig, *, seed: int, epoch: int, example: int) -> AffineParameters:
-    """Draws the numbers of one image in one epoch: a pure function of its arguments.
-
-    Philox with the key (seed, epoch) and the example as counter: neighbouring examples and epochs are independent, and
-    no state is carried from one to the next.
-    """
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, example, 0, 0]))
-    draws = generator.random(6)
-    signed = 2 * draws - 1
-    return AffineParameters(
-        flip_x=bool(config.horizontal_flip and draws[0] < 0.5),
-        flip_y=bool(config.vertical_flip and draws[1] < 0.5),
-        angle=float(2 * np.pi * config.rotation * signed[2]),
-        zoom=float(1 + config.zoom * signed[3]),
-        shift_x=float(config.translation * signed[4]),
-        shift_y=float(config.translation * signed[5]),
-    )
+def symmetric(uniforms: Uniforms, bound: float | Numbers) -> Numbers:
+    """Stretches uniform numbers in (0, 1) to (-bound, bound)."""
+    return (2 * uniforms - 1) * bound
 
 
-def sampling_matrix(parameters: AffineParameters, *, width: int, height: int) -> NDArray[np.float64]:
-    """The matrix float64 [2, 3] that takes a pixel (x, y, 1) of the result to the place in the input that it shows."""
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    cosine, sine = np.cos(parameters.angle), np.sin(parameters.angle)
-    flip = np.diag([-1.0 if parameters.flip_x else 1.0, -1.0 if parameters.flip_y else 1.0])
-    rotate = np.array([[cosine, -sine], [sine, cosine]])
-    linear = flip @ rotate * parameters.zoom
-    shift = np.array([parameters.shift_x * width, parameters.shift_y * height])
-    offset = centre - linear @ (centre + shift)
-    return np.column_stack([linear, offset])
+def compose(matrices: Sequence[Matrices]) -> Matrices:
+    """One warp for several, given in the order in which they are applied to the image."""
+    return functools.reduce(np.matmul, matrices)
 
 
-def apply_affine(image: NDArray[np.uint8], parameters: AffineParameters) -> NDArray[np.uint8]:
-    """Warps one image uint8 [H, W, 3] with bilinear interpolation; what lies outside is the image reflected."""
-    height, width = image.shape[:2]
-    warped = cv2.warpAffine(
-        image,
-        sampling_matrix(parameters, width=width, height=height),
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT,
-    )
-    return np.asarray(warped, np.uint8)
+def _about_centre(linear: NDArray[np.float64], side_px: int) -> Matrices:
+    """Linear maps [B, 2, 2] that leave the middle of the image where it is."""
+    centre = (side_px - 1) / 2
+    return _homogeneous(linear, centre - centre * linear.sum(axis=2))
 
 
-def augment_batch(
-    images: NDArray[np.uint8],
-    examples: Sequence[int] | NDArray[np.int64],
-    *,
-    config: AugmentConfig,
-    seed: int,
-    epoch: int,
-) -> NDArray[np.uint8]:
-    """Augments a batch uint8 [B, H, W, 3], each image by the numbers of its example in this epoch; returns a new array."""
-    result = np.empty_like(images)
-    for place, example in enumerate(examples):
-        parameters = sample_affine(config, seed=seed, epoch=epoch, example=int(example))
-        result[place] = apply_affine(images[place], parameters)
-    return result
+def _homogeneous(linear: NDArray[np.float64], offset: NDArray[np.float64]) -> Matrices:
+    matrices = np.zeros((len(linear), 3, 3))
+    matrices[:, :2, :2] = linear
+    matrices[:, :2, 2] = offset
+    matrices[:, 2, 2] = 1
+    return matrices

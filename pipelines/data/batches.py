@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.augment.affine import augment_batch
+from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import Worker, make_order
 from pipelines.store.images import RowReader
@@ -30,6 +30,8 @@ def build_train_dataset(
     reader: RowReader,
     labels: NDArray[np.int64],
     *,
+    image_ids: NDArray[np.uint64],
+    num_classes: int,
     batch_size: int,
     augment: AugmentConfig,
     seed: int,
@@ -39,14 +41,17 @@ def build_train_dataset(
 ) -> Any:
     """An endless dataset of augmented batches, epoch after epoch with no gap in between.
 
-    Yields (images uint8 [B, S, S, 3], labels int64 [B]). The batch of a step is a pure function of (seed, step): the order
-    of an epoch comes from (seed, epoch), and each image is augmented by numbers drawn from (seed, epoch, its number).
+    Yields (images uint8 [B, S, S, 3], labels int64 [B]); labels are float32 [B, num_classes] where images are mixed. The
+    batch of a step is a pure function of (seed, step): the order of an epoch comes from (seed, epoch), and each image is
+    augmented by numbers drawn from (seed, epoch, its id).
 
     Args:
         reader: of the pixels.
         labels: int64 [n], of all examples of the reader.
+        image_ids: uint64 [n], see `pipelines.augment.philox.image_ids`.
+        num_classes: width of soft labels.
         batch_size: of each worker.
-        augment: what is changed at random.
+        augment: what is changed at random; only `where: dataset` is done here.
         seed: the recipe's.
         sampling: as in `make_order`.
         start_step: the first step, counted over all epochs; starting late costs nothing.
@@ -59,22 +64,19 @@ def build_train_dataset(
     if not examples:
         raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
     steps = steps_per_epoch(examples, batch_size)
+    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
     with tf.device("CPU:0"):  # where tf.data runs
-        order, all_labels = make_order(labels, sampling=sampling, seed=seed), tf.constant(labels)
-
-    def load(chosen: NDArray[np.int64], showing: NDArray[np.int64], epoch: np.int64) -> NDArray[np.uint8]:
-        images = reader.gather(chosen)
-        if augment.where == "none":
-            return images
-        return augment_batch(images, showing, config=augment, seed=seed, epoch=int(epoch))
+        order = make_order(labels, sampling=sampling, seed=seed)
 
     def load_step(step: Any) -> tuple[Any, Any]:
         epoch, batch = step // steps, step % steps
         own = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
-        chosen, showing = order(worker.positions(own), epoch)
-        images = tf.numpy_function(load, [chosen, showing, epoch], tf.uint8, stateful=False)
+        chosen, showings = order(worker.positions(own), epoch)
+        types = (tf.uint8, batches.label_dtype)
+        images, targets = tf.numpy_function(batches.load, [chosen, epoch, showings], types, stateful=False)
         images.set_shape([None, *reader.shape])
-        return images, tf.gather(all_labels, chosen)
+        targets.set_shape(batches.label_shape)
+        return images, targets
 
     steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(4)

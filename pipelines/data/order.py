@@ -14,9 +14,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 # Takes positions of an epoch, int64 [n], and the epoch, an int64 scalar from 0. Gives the examples there, int64 [n], and
-# of each showing a number, int64 [n], that no other showing of the same epoch has: random changes of an image are keyed
-# by it, so that an image that is shown twice in an epoch is changed in two ways. Where each is shown once it is the
-# example itself.
+# a number, int64 [n], that tells showings of one example within an epoch apart: random changes of an image are keyed by
+# it too, so that an image that is shown twice in an epoch is changed in two ways. 0 where each is shown once.
 Order = Callable[[Any, Any], tuple[Any, Any]]
 
 
@@ -63,7 +62,7 @@ def make_order(labels: NDArray[np.int64], *, sampling: Literal["shuffle", "balan
 
     def order(positions: Any, epoch: Any) -> tuple[Any, Any]:
         chosen = shuffled_positions(positions, seed=seed, epoch=epoch, examples=len(labels))
-        return chosen, chosen
+        return chosen, tf.zeros_like(chosen)
 
     return order
 
@@ -109,6 +108,6 @@ def _balanced_order(labels: NDArray[np.int64], *, seed: int) -> Order:
             index=tf.cast(place, tf.uint32), seed=key, max_index=tf.cast(size - 1, tf.uint32), rounds=4
         )
         chosen = tf.gather(table, tf.gather(starts, label) + tf.cast(within, tf.int64))
-        return chosen, chosen + examples * (rounds - first_turn // size)
+        return chosen, rounds - first_turn // size
 
     return order

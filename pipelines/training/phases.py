@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pipelines.augment.layers import augmentation_layers
+from pipelines.augment.philox import Stream, image_ids
 from pipelines.config import FineTuneConfig, HeadConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, build_train_dataset, steps_per_epoch
@@ -28,12 +30,14 @@ from pipelines.training.state import load_weights, save_trained
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pixels and labels of the training and validation splits."""
+    """Pixels and labels of the training and validation splits, and names of the training images."""
 
     train: RowReader
     train_labels: NDArray[np.int64]
+    train_ids: NDArray[np.uint64]
     validation: RowReader
     validation_labels: NDArray[np.int64]
+    num_classes: int
 
 
 def train_head(
@@ -60,8 +64,10 @@ def train_head(
         )
     model = _build(prepared, config)
     set_trainable_head(model)
-    batches, best = _phase_data(data, config, first_epoch=0), BestWeights()
-    run = PhaseRun(model, model, batches, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
+    batches, trained = _phase_data(data, config, first_epoch=0), _with_augmentation(model, config, first_epoch=0)
+    run = PhaseRun(
+        trained, model, batches, name="head", settings=head, best=BestWeights(), checkpoints=checkpoints, report=report
+    )
     run.run()
     return save_trained(home, "head", model, best=run.best, epochs=run.rows)
 
@@ -96,9 +102,11 @@ def fine_tune(
     if not fine_tune.epochs:
         return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
     set_trainable_top(model, layers=fine_tune.layers)
-    batches = _phase_data(_read_data(home, prepared), config, first_epoch=len(earlier_epochs))
+    first_epoch = len(earlier_epochs)
+    batches = _phase_data(_read_data(home, prepared), config, first_epoch=first_epoch)
+    trained = _with_augmentation(model, config, first_epoch=first_epoch)
     run = PhaseRun(
-        model, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
+        trained, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
     )
     run.run()
     return save_trained(home, "fine_tune", model, best=run.best, epochs=[*earlier_epochs, *run.rows])
@@ -120,7 +128,8 @@ def make_deterministic(seed: int) -> None:
 def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
     train, train_reader = read_examples(home, prepared, "train")
     validation, validation_reader = read_examples(home, prepared, "validation")
-    return TrainingData(train_reader, train.labels, validation_reader, validation.labels)
+    ids = image_ids(train.digests)
+    return TrainingData(train_reader, train.labels, ids, validation_reader, validation.labels, len(prepared.classes))
 
 
 def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int) -> PhaseData:
@@ -131,6 +140,8 @@ def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int)
         return build_train_dataset(
             data.train,
             data.train_labels,
+            image_ids=data.train_ids,
+            num_classes=data.num_classes,
             batch_size=config.batch_size,
             augment=config.augment,
             seed=config.seed,
@@ -145,3 +156,12 @@ def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int)
 def _with_labels(reader: RowReader, labels: NDArray[np.int64]) -> Any:
     images = build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE)
     return tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(labels).batch(EVALUATION_BATCH_SIZE)))
+
+
+def _with_augmentation(classifier: keras.Model, config: TrainingConfig, *, first_epoch: int) -> keras.Model:
+    """What is trained: the classifier, behind augmentation layers where the recipe wants them in the model."""
+    if config.augment.where != "model":
+        return classifier
+    image = keras.Input(classifier.input_shape[1:], name="image", dtype="float32")
+    layers = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
+    return keras.Model(image, classifier(layers(image)))

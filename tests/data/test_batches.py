@@ -19,6 +19,7 @@ from pipelines.store.layouts import pack_row
 
 EXAMPLES, SIZE = 21, 8
 LABELS = np.arange(EXAMPLES, dtype=np.int64)
+IDS = np.arange(EXAMPLES, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 OFF = AugmentConfig(where="none")
 
 
@@ -36,7 +37,7 @@ def reader(tmp_path: Path, request: pytest.FixtureRequest) -> RowReader:
 
 
 def take(reader: RowReader, steps: int, **options: Any) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    settings = {"batch_size": 4, "augment": OFF, "seed": 1, **options}
+    settings = {"image_ids": IDS, "num_classes": EXAMPLES, "batch_size": 4, "augment": OFF, "seed": 1, **options}
     return list(build_train_dataset(reader, LABELS, **settings).take(steps).as_numpy_iterator())
 
 
@@ -70,6 +71,26 @@ def test_augmentation_does_not_depend_on_the_batch_size_but_on_epoch_and_seed(re
         np.testing.assert_array_equal(small[label], large[label])
     for other in (by_label(batch_size=7, start_step=steps_per_epoch(EXAMPLES, 7)), by_label(batch_size=7, seed=2)):
         assert any((other[label] != large[label]).any() for label in range(EXAMPLES))
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_mixed_images_come_with_soft_labels_and_do_not_depend_on_the_batch_size(reader: RowReader, mixing: Any) -> None:
+    def whole_epoch(batch_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        steps = steps_per_epoch(EXAMPLES, batch_size)
+        batches = take(reader, steps, batch_size=batch_size, augment=AugmentConfig(**mixing))
+        return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+    (images, labels), (others, other_labels) = whole_epoch(2), whole_epoch(7)
+    np.testing.assert_array_equal(images, others)
+    np.testing.assert_array_equal(labels, other_labels)
+    assert labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    assert (np.count_nonzero(labels, axis=1) == 2).sum() > EXAMPLES / 2
+
+
+def test_images_are_left_to_the_model_where_the_recipe_says_so(reader: RowReader) -> None:
+    for images, labels in take(reader, 3, augment=AugmentConfig(where="model")):
+        np.testing.assert_array_equal(images, reader.gather(labels))
 
 
 def test_the_plain_dataset_is_in_order_and_unchanged(reader: RowReader) -> None:

@@ -77,6 +77,14 @@ def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> Non
     assert (tuned.val_accuracy, tuned.phase, tuned.epoch) == (best["val_accuracy"], best["phase"], best["epoch"])
 
 
+def test_mixed_images_train_too_and_validation_is_measured_as_ever(trained: Trained) -> None:
+    mixed = trained.train_head(HeadConfig(epochs=2, learning_rate=1e-2), augment={"mixup": 0.2, "cutmix": 1.0})
+    accuracy, loss = trained.validation_figures(mixed)
+    assert mixed.val_accuracy == pytest.approx(accuracy)
+    assert mixed.val_loss == pytest.approx(loss, rel=1e-3)
+    assert mixed.artifact.digest != trained.train_head(HeadConfig(epochs=2, learning_rate=1e-2)).artifact.digest
+
+
 def test_phase_2_can_not_make_the_result_worse(trained: Trained) -> None:
     ruined = trained.fine_tune(FineTuneConfig(epochs=2, layers=20, learning_rate=0.5))
     last = read_history(trained.home, ruined)[-1]
