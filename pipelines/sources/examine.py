@@ -25,6 +25,10 @@ from pipelines.sources.pillow import (
     turn_upright,
 )
 
+# Part of the name under which outcomes are kept in the home: bumped whenever `examine_image` would say something else of
+# the same bytes; tests/stage_versions.json guards it.
+EXAMINE_VERSION: Final = 1
+
 # Images whose 256-bit hashes differ in at most this many bits count as near-equal.
 #
 # Copies stay below it. Of 700 photos (100-500 px wide), the 99th percentile of the distance to a copy was: JPEG of quality
