@@ -56,12 +56,13 @@ def train(
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="runs/<date>-<name>")] = None,
     home: Home = Path(DEFAULT_HOME),
+    verify: Annotated[bool, typer.Option("--verify", help="Read files again whose size and time are as they were.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Train, evaluate and export a model."""
     from pipelines.config import load_recipe
 
-    run_train(source, load_recipe(config, set_ or []), home=home, out=out, verbose=verbose)
+    run_train(source, load_recipe(config, set_ or []), home=home, out=out, verify=verify, verbose=verbose)
 
 
 @app.command()
@@ -127,7 +128,9 @@ def predict(
         predict_images(model, images, out=out, console=Console())
 
 
-def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, verbose: bool) -> None:
+def run_train(
+    source: Path, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
+) -> None:
     """Runs the train flow and shows what came of it."""
     from flows.console import display_stages, print_bad_files, print_metrics, print_where_to_look
     from flows.request import check_request
@@ -144,7 +147,8 @@ def run_train(source: Path, recipe: Recipe, *, home: Path, out: Path | None, ver
 
             start_prefect()
         with display_stages(console):
-            folder = Path(train_model(str(source), recipe, home=str(home), out=str(out) if out else None))
+            target = str(out) if out else None
+            folder = Path(train_model(str(source), recipe, home=str(home), out=target, verify=verify))
     print_bad_files(console, read_index(folder / "index.parquet"))
     print_metrics(console, read_json(folder / "metrics.json"))
     print_where_to_look(console, folder, RUN_FILES)

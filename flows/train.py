@@ -37,7 +37,9 @@ def _run_name() -> str:
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
-def train_model(source: str, recipe: Recipe | None = None, home: str | None = None, out: str | None = None) -> str:
+def train_model(
+    source: str, recipe: Recipe | None = None, home: str | None = None, out: str | None = None, verify: bool = False
+) -> str:
     """Trains, evaluates and exports a model.
 
     Args:
@@ -46,6 +48,7 @@ def train_model(source: str, recipe: Recipe | None = None, home: str | None = No
         home: folder of the artifacts and records, made where it is missing; default: `IMAGEMILL_HOME`, or `.imagemill` in
             the working directory, which for a deployment is a temporary one: give it there.
         out: the run folder to write; default `runs/<date>-<name>`.
+        verify: read every file of the source again, also those whose size and modification time are as they were.
 
     Returns:
         The path of the run folder.
@@ -63,7 +66,7 @@ def train_model(source: str, recipe: Recipe | None = None, home: str | None = No
     recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
     with use_home(place.home):
-        listing = stages.scan()
+        listing = stages.scan(verify=verify)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
@@ -86,9 +89,9 @@ class Stages:
         self._place = place
         self._timings: dict[str, dict[str, Any]] = {}
 
-    def scan(self) -> Any:
+    def scan(self, *, verify: bool) -> Any:
         """Lists the source; never a cache hit."""
-        return self._timed("scan", lambda: (scan(self._place), False))
+        return self._timed("scan", lambda: (scan(self._place, verify=verify), False))
 
     def run(self, stage_task: Task[Any, Any], **inputs: Any) -> Any:
         """Runs one stage, or takes its result from the record of an earlier run.

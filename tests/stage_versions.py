@@ -2,7 +2,7 @@
 
 A stage's cache key holds a version number, not its code: rewording a message must not retrain every model. This digest
 (of the syntax trees of all modules that a stage imports, comments and docstrings left out) makes sure that somebody
-decides.
+decides. The same holds for the examination of files, whose outcomes are kept by content.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grimp
 
+from pipelines.sources.examine import EXAMINE_VERSION
 from tasks.policies import STAGE_VERSIONS
 
 LOCK = Path(__file__).with_name("stage_versions.json")
@@ -29,9 +30,11 @@ WITHOUT_INFLUENCE = {
 
 
 def current() -> dict[str, dict[str, object]]:
-    """Version and code digest of each stage as they are now."""
+    """Version and code digest of each stage, and of the examination of files, as they are now."""
     graph = grimp.build_graph("tasks", "pipelines")
-    return {stage: {"version": version, "code": _code_digest(graph, stage)} for stage, version in STAGE_VERSIONS.items()}
+    versions = {stage: (version, stage_modules(graph, stage)) for stage, version in STAGE_VERSIONS.items()}
+    versions["examine"] = EXAMINE_VERSION, examine_modules(graph)
+    return {name: {"version": version, "code": _code_digest(modules)} for name, (version, modules) in versions.items()}
 
 
 def stage_modules(graph: grimp.ImportGraph, stage: str) -> set[str]:
@@ -41,9 +44,15 @@ def stage_modules(graph: grimp.ImportGraph, stage: str) -> set[str]:
     return modules | {"pipelines.export.parity_probe"} if "pipelines.export.parity" in modules else modules
 
 
-def _code_digest(graph: grimp.ImportGraph, stage: str) -> str:
+def examine_modules(graph: grimp.ImportGraph) -> set[str]:
+    """The modules that decide what is found out about a file."""
+    module = "pipelines.sources.examine"
+    return {module, *graph.find_upstream_modules(module)} - WITHOUT_INFLUENCE
+
+
+def _code_digest(modules: set[str]) -> str:
     digest = hashlib.sha256()
-    for module in sorted(stage_modules(graph, stage)):
+    for module in sorted(modules):
         spec = importlib.util.find_spec(module)
         assert spec is not None
         assert spec.origin is not None

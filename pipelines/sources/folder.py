@@ -11,13 +11,18 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.config import SPLITS, SplitConfig
 from pipelines.errors import InputError, SourceChangedError
+from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.sources.threads import map_chunks
+
+if TYPE_CHECKING:
+    from pipelines.sources.states import FileStates  # imports PyArrow, too slow for `--help`
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
@@ -72,7 +77,8 @@ def find_images(root: Path, *, least_classes: int = 2) -> tuple[list[str], list[
     files: list[FoundFile] = []
     for folder, split in parts:
         for label in classes:
-            files += [_found(root, path, label, split) for path in image_paths(folder / label)]
+            place = (folder / label).relative_to(root).as_posix()
+            files += [_found(f"{place}/{name}", label, split) for name in _image_names(folder / label)]
     if not files:
         raise InputError(f"`SOURCE` must hold images ({', '.join(EXTENSIONS)}); {str(root)!r} has none")
     return classes, files
@@ -110,13 +116,25 @@ def splits_to_draw(given: Iterable[str | None], *, fractions: SplitConfig) -> li
     return ["train"] if "validation" in present else ["train", "validation"]
 
 
-def digest_files(root: Path, files: Sequence[FoundFile]) -> list[FoundFile]:
-    """Reads each file once and notes its size and SHA-256, or why it can't be read.
+def digest_files(
+    root: Path, files: Sequence[FoundFile], *, states: FileStates | None = None, report: Report = ignore_progress
+) -> list[FoundFile]:
+    """Notes the size and SHA-256 of each file, or why it can't be read. The order is kept.
 
-    The order is kept. Files are read in parallel: hashing lets go of the interpreter's lock.
+    Files are read once, in parallel; those that `states` knows as unchanged are not read, and the others are added to it.
     """
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda file: _digest(root, file), files, chunksize=16))
+    place = f"{root}/"
+    # Without threads: they would spend more time on taking turns than the calls take.
+    digested = [_recall(place, file, states) for file in files]
+    unread = [number for number, file in enumerate(digested) if file is None]
+    done = len(files) - len(unread)
+    report(Progress(done, len(files), "files"))
+    for chunk in map_chunks(lambda number: (number, _digest(place, files[number], states)), unread):
+        for number, file in chunk:
+            digested[number] = file
+        done += len(chunk)
+        report(Progress(done, len(files), "files"))
+    return [file for file in digested if file is not None]
 
 
 def read_unchanged(root: Path, path: str, sha256: str | None) -> bytes:
@@ -130,7 +148,10 @@ def read_unchanged(root: Path, path: str, sha256: str | None) -> bytes:
     except OSError as error:
         raise SourceChangedError(f"{path!r} can no longer be read ({error.strerror}); run the same command again") from error
     if hashlib.sha256(contents).hexdigest() != sha256:
-        raise SourceChangedError(f"{path!r} changed while the run was reading it; run the same command again")
+        raise SourceChangedError(
+            f"{path!r} changed while the run was reading it, or before with its size and time kept; run the same command again"
+            " (`imagemill train`: with --verify, which reads every file)"
+        )
     return contents
 
 
@@ -159,15 +180,28 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
 
 def _sub_folders(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith(".") and (folder / name).is_dir())  # noqa: PTH208
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
     except OSError as error:
         raise InputError(f"`SOURCE` can't be listed: {str(folder)!r} ({error.strerror})") from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # `entry.is_dir()` raises for a link to itself.
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
 def image_paths(folder: Path) -> list[Path]:
     """Image files at any depth, folder by folder in sorted order, as Keras walks."""
-    walked = sorted(os.walk(folder), key=lambda entry: entry[0])
-    return [Path(where, name) for where, _, names in walked for name in sorted(names) if name.lower().endswith(EXTENSIONS)]
+    return [folder / name for name in _image_names(folder)]
+
+
+def _image_names(folder: Path) -> Iterator[str]:
+    """What `image_paths` gives, relative to the folder: a `Path` for each file would take longer than all the rest."""
+    for where, _, names in sorted(os.walk(folder), key=lambda entry: entry[0]):
+        place = Path(where).relative_to(folder).as_posix()
+        prefix = "" if place == "." else f"{place}/"
+        yield from (prefix + name for name in sorted(names) if name.lower().endswith(EXTENSIONS))
 
 
 def printable_path(path: Path) -> str:
@@ -175,25 +209,37 @@ def printable_path(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", errors="backslashreplace")
 
 
-def _found(root: Path, path: Path, label: str, split: str | None) -> FoundFile:
-    relative = path.relative_to(root).as_posix()
+def _found(path: str, label: str, split: str | None) -> FoundFile:
     try:
-        relative.encode()
+        path.encode()
     except UnicodeEncodeError:
         problem = "unreadable: its name is not UTF-8; rename it"
-        return FoundFile(printable_path(Path(relative)), label, split, problem=problem)
-    return FoundFile(relative, label, split)
+        return FoundFile(printable_path(Path(path)), label, split, problem=problem)
+    return FoundFile(path, label, split)
 
 
-def _digest(root: Path, file: FoundFile) -> FoundFile:
-    if file.problem:
-        return file
-    path = root / file.path
+def _recall(place: str, file: FoundFile, states: FileStates | None) -> FoundFile | None:
+    """The file with what is known of it; None where it has to be read."""
+    if file.problem or states is None:
+        return file if file.problem else None
+    try:
+        status = os.stat(place + file.path)  # noqa: PTH116 (a `Path` costs more than the call)
+    except OSError:
+        return None
+    sha256 = states.recall(file.path, status)
+    return FoundFile(file.path, file.label, file.split, status.st_size, sha256) if sha256 else None
+
+
+def _digest(place: str, file: FoundFile, states: FileStates | None) -> FoundFile:
+    path = Path(place, file.path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return replace(file, problem="unreadable: not a regular file")
-        with path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            return replace(file, size_bytes=os.fstat(opened.fileno()).st_size, sha256=digest)
+        with path.open("rb", buffering=0) as opened:
+            status = os.fstat(opened.fileno())
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         return replace(file, problem=f"unreadable: {error.strerror}")
+    if states:
+        states.note(file.path, status, sha256)
+    return replace(file, size_bytes=status.st_size, sha256=sha256)

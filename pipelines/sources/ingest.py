@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.slices import IngestConfig
 from pipelines.sources.duplicates import near_equal_groups
-from pipelines.sources.examine import examine_image
+from pipelines.sources.examine import ImageFacts, examine_image
+from pipelines.sources.facts import Outcome, extend_facts, facts_path, read_facts
 from pipelines.sources.folder import (
     FoundFile,
     check_class_counts,
@@ -25,6 +25,7 @@ from pipelines.sources.folder import (
 )
 from pipelines.sources.scan import read_listing
 from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, read_ledger
+from pipelines.sources.threads import map_chunks
 from pipelines.store.artifacts import publish, scratch_folder
 from pipelines.store.index import BAD, OK, usable, write_index
 
@@ -47,6 +48,7 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
         read_listing(home, listing),
         config=config,
         assigned=read_ledger(ledger),
+        facts=facts_path(home, max_pixels=config.max_pixels),
         report=report,
     )
     good = usable(rows)
@@ -76,13 +78,14 @@ def build_index(
     *,
     config: IngestConfig,
     assigned: Mapping[str, str],
+    facts: Path | None = None,
     report: Report = ignore_progress,
 ) -> list[dict[str, Any]]:
     """Examines every file and assigns the splits; returns one row of the index per file, in the order of `files`.
 
     Raises: as `ingest`.
     """
-    rows = examine_files(root, files, max_pixels=config.max_pixels, report=report)
+    rows = examine_files(root, files, max_pixels=config.max_pixels, facts=facts, report=report)
     check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
     group_near_equal(rows)
     draw_splits(rows, classes, config=config, assigned=assigned)
@@ -117,20 +120,43 @@ def draw_splits(
 
 
 def examine_files(
-    root: Path, files: Sequence[FoundFile], *, max_pixels: int, report: Report = ignore_progress
+    root: Path,
+    files: Sequence[FoundFile],
+    *,
+    max_pixels: int,
+    facts: Path | None = None,
+    report: Report = ignore_progress,
 ) -> list[dict[str, Any]]:
-    """Opens each file in parallel and returns its row of the index, its split still open.
+    """Opens each content that was never seen, in parallel, and returns each file's row of the index, its split still open.
+
+    Args:
+        root: the source.
+        files: of the source, with their digests.
+        max_pixels: see `examine_image`.
+        facts: table of the contents that were examined before, see `facts_path`; those of this call are added to it, also
+            when it fails in the middle.
+        report: told how many files are settled.
 
     Raises:
         SourceChangedError: a file's bytes are not those that the scan saw.
     """
-    rows = []
-    with ThreadPoolExecutor() as pool:
-        for row in pool.map(lambda file: _examine(root, file, max_pixels), files):
-            rows.append(row)
-            report(Progress(len(rows), len(files), "files"))
-            if row["status"] == BAD:
-                logger.warning("quarantined %r: %s", row["path"], row["reason"])
+    known = read_facts(facts, {file.sha256 for file in files if file.sha256}) if facts else {}
+    unknown = {file.sha256: file for file in files if file.sha256 and file.sha256 not in known}
+    found: dict[str, Outcome] = {}
+    settled = len(files) - len(unknown)
+    report(Progress(settled, len(files), "files"))
+    try:
+        for outcomes in map_chunks(lambda item: (item[0], _examine(root, item[1], max_pixels)), list(unknown.items())):
+            found.update(outcomes)
+            report(Progress(settled + len(found), len(files), "files"))
+    finally:
+        if facts:
+            extend_facts(facts, found)
+    known |= found
+    rows = [_index_row(file, file.problem if file.sha256 is None else known[file.sha256]) for file in files]
+    for row in rows:
+        if row["status"] == BAD:
+            logger.warning("quarantined %r: %s", row["path"], row["reason"])
     return rows
 
 
@@ -154,31 +180,33 @@ def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: floa
     raise InputError("\n".join([f"{summary}:", *bad[:BAD_FILES_SHOWN], *more]))
 
 
-def _examine(root: Path, file: FoundFile, max_pixels: int) -> dict[str, Any]:
+def _examine(root: Path, file: FoundFile, max_pixels: int) -> Outcome:
+    contents = read_unchanged(root, file.path, file.sha256)
+    try:
+        return examine_image(contents, max_pixels=max_pixels)
+    except ImageDecodeError as error:
+        return str(error)
+
+
+def _index_row(file: FoundFile, outcome: Outcome | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "path": file.path,
         "label": file.label,
         "split": file.split,
         "bytes": file.size_bytes,
         "sha256": file.sha256,
-        "status": BAD,
-        "reason": file.problem,
-    }
-    if file.problem:
-        return row | {"split": None}
-    contents = read_unchanged(root, file.path, file.sha256)
-    try:
-        facts = examine_image(contents, max_pixels=max_pixels)
-    except ImageDecodeError as error:
-        return row | {"split": None, "reason": str(error)}
-    return row | {
         "status": OK,
-        "width": facts.width_px,
-        "height": facts.height_px,
-        "format": facts.format,
-        "mode": facts.mode,
-        "orientation": facts.orientation,
-        "perceptual_hash": facts.perceptual_hash,
+        "reason": None,
+    }
+    if not isinstance(outcome, ImageFacts):
+        return row | {"status": BAD, "split": None, "reason": outcome}
+    return row | {
+        "width": outcome.width_px,
+        "height": outcome.height_px,
+        "format": outcome.format,
+        "mode": outcome.mode,
+        "orientation": outcome.orientation,
+        "perceptual_hash": outcome.perceptual_hash,
     }
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts import Listing
+from pipelines.progress import Report, ignore_progress
 from pipelines.sources.folder import FoundFile, digest_files, find_images
+from pipelines.sources.states import FileStates, states_path
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder
 
+_COLUMNS: Final = tuple(field.name for field in fields(FoundFile))
 
-def scan_source(home: Path, root: Path) -> Listing:
-    """Lists a folder and takes the digest of each file. Never cached: its own digest is what later stages are keyed by."""
+
+def scan_source(home: Path, root: Path, *, verify: bool = False, report: Report = ignore_progress) -> Listing:
+    """Lists a folder and takes the digest of each file. Never cached: its own digest is what later stages are keyed by.
+
+    Files whose path, size and modification time are those of the last scan are not read again, unless `verify` is set.
+    """
     classes, found = find_images(root)
-    files = digest_files(root, found)
+    states = FileStates(states_path(home, root), verify=verify)
+    files = digest_files(root, found, states=states, report=report)
+    states.save()
     with scratch_folder(home) as folder:
-        names = [field.name for field in fields(FoundFile)]
-        schema = pa.schema([(name, pa.int64() if name == "size_bytes" else pa.string()) for name in names])
-        table = pa.Table.from_pylist([asdict(file) for file in files], schema=schema)
-        # An empty class has no file that would tell of it.
-        pq.write_table(table.replace_schema_metadata({"classes": "\0".join(classes)}), folder / "listing.parquet")
+        _write_listing(folder / "listing.parquet", files, classes)
         artifact = publish(home, "scan", folder)
     return Listing(artifact=artifact, classes=tuple(classes), files=len(files))
 
@@ -30,4 +36,12 @@ def scan_source(home: Path, root: Path) -> Listing:
 def read_listing(home: Path, listing: Listing) -> list[FoundFile]:
     """The files of a scan, in its order."""
     table = pq.read_table(artifact_path(home, listing.artifact) / "listing.parquet")
-    return [FoundFile(**row) for row in table.to_pylist()]
+    return list(map(FoundFile, *(table[name].to_pylist() for name in _COLUMNS)))
+
+
+def _write_listing(path: Path, files: list[FoundFile], classes: list[str]) -> None:
+    schema = pa.schema([(name, pa.int64() if name == "size_bytes" else pa.string()) for name in _COLUMNS])
+    # An empty class has no file that would tell of it.
+    schema = schema.with_metadata({"classes": "\0".join(classes)})
+    columns = [[getattr(file, name) for file in files] for name in _COLUMNS]
+    pq.write_table(pa.table(columns, schema=schema), path)

@@ -8,7 +8,7 @@ same data set.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,13 +118,14 @@ def _fill_empty_splits(
     groups_of: dict[str, set[int]] = defaultdict(set)
     for item in items:
         groups_of[item.label].add(item.group)
-    for label in sorted(groups_of):
+    for label, groups in sorted(groups_of.items()):
+        counts = Counter(splits[group] for group in groups)
         for name, (start, end) in intervals.items():
-            groups = groups_of[label]
-            if any(splits[group] == name for group in groups):
+            if counts[name]:
                 continue
-            movable = [group for group in groups & draws.keys() if sum(splits[g] == splits[group] for g in groups) > 1]
-            if not movable and not groups & draws.keys():
+            drawn = [group for group in groups if group in draws]
+            movable = [group for group in drawn if counts[splits[group]] > 1]
+            if not drawn:
                 raise InputError(
                     f"class {label!r} has no image left for `{name}`: all of its images were assigned in earlier runs, and stay"
                     " where they are; add images, or draw a new split by another `split.seed`"
@@ -136,4 +137,6 @@ def _fill_empty_splits(
                     f" {len(groups)} groups of equal or near-equal ones; add different images"
                 )
             nearest = min(movable, key=lambda group: (max(start - draws[group], draws[group] - end, 0), draws[group]))
+            counts[splits[nearest]] -= 1
+            counts[name] += 1
             splits[nearest] = name

@@ -30,17 +30,18 @@ class Runs:
         self._out = folder / "runs"
         self._count = 0
 
-    def run(self, **changes: Any) -> Path:
+    def run(self, *, verify: bool = False, **changes: Any) -> Path:
         """Trains with the tiny recipe and some changes; returns the run folder."""
         self._count += 1
         from flows.train import train_model  # Prefect reads its settings when it is imported
 
         recipe = Recipe.model_validate({**TINY, **changes})
-        return Path(train_model(str(self.source), recipe, home=str(self.home), out=str(self._out / str(self._count))))
+        out = self._out / str(self._count)
+        return Path(train_model(str(self.source), recipe, home=str(self.home), out=str(out), verify=verify))
 
-    def missed(self, **changes: Any) -> list[str]:
+    def missed(self, *, verify: bool = False, **changes: Any) -> list[str]:
         """The stages that a run had to do."""
-        stages = json.loads((self.run(**changes) / "timings.json").read_text())["stages"]
+        stages = json.loads((self.run(verify=verify, **changes) / "timings.json").read_text())["stages"]
         assert list(stages) == sorted(["scan", *STAGES])
         return [name for name in STAGES if stages[name]["cache"] == "miss"]
 

@@ -86,6 +86,14 @@ def test_a_wrong_request_is_one_line_status_2_and_nothing_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_verify_reaches_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("flows.cli.run_train", lambda *_, verify, **__: seen.append(verify))
+    run("train", photos, monkeypatch=monkeypatch)
+    run("train", photos, "--verify", monkeypatch=monkeypatch)
+    assert seen == [False, True]
+
+
 def test_help_names_every_command() -> None:
     done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
     for command in ("train", "check", "evaluate", "predict", "demo"):

@@ -15,7 +15,7 @@ from flows.train import train_model
 from pipelines.config import Recipe
 from pipelines.errors import InputError
 from tests.flows.conftest import STAGES, TINY, Runs
-from tests.sources.folders import write_photo
+from tests.sources.folders import age, alter_in_secret, write_photo
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
 
@@ -114,6 +114,18 @@ def test_changed_bytes_are_noticed_and_a_changed_time_is_none(copied: Runs) -> N
     assert copied.missed() == []
     write_photo(path, seed=12345)
     assert copied.missed() == STAGES
+
+
+def test_a_file_altered_in_secret_is_noticed_with_verify(copied: Runs) -> None:
+    age(copied.source)
+    path = copied.source / "cat" / "003.jpg"
+    path.write_bytes(path.read_bytes() + b"1")  # after a JPEG's end: no damage, but another content
+    age(copied.source / "cat")
+    copied.run()
+    alter_in_secret(path, path.read_bytes()[:-1] + b"2")
+    assert copied.missed() == []
+    assert copied.missed(verify=True)[:2] == ["ingest", "prepare"]
+    assert copied.missed(verify=True) == []  # whether files were read is part of no key
 
 
 def test_new_images_are_the_only_ones_decoded_and_nobody_changes_split(copied: Runs, warm: tuple[Runs, Path]) -> None:

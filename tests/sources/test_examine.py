@@ -94,7 +94,8 @@ def test_two_image_jpeg_is_a_jpeg() -> None:
         (b"%PDF-1.7 ...", r"^PDF is not a supported format"),
         (b"BM" + bytes(60), r"^unreadable: "),
         (b"GIF88a" + variants()["gif_palette"][6:], r"^unreadable: "),
-        (b"\xff\xd8\xff\xd9", r"^unreadable: |^truncated JPEG: "),
+        (b"\xff\xd8\xff", r"^truncated JPEG: it ends within its header$"),
+        (b"\xff\xd8\xff\xd9", r"^truncated JPEG: it ends within its header$"),
         (b"RIFF\x10\0\0\0WEBPVP9 " + bytes(30), r"^damaged WEBP: unknown first chunk VP9"),
     ],
 )
@@ -114,6 +115,14 @@ def test_truncation_anywhere_is_noticed(name: str) -> None:
     contents = variants()[name]
     for length in [*range(0, len(contents), 7), *range(len(contents) - 24, len(contents))]:
         with pytest.raises(ImageDecodeError, match=r"^(truncated|empty|not an image|unreadable)"):
+            examine(contents[:length])
+
+
+@pytest.mark.parametrize("name", ["jpeg_rgb", "jpeg_progressive", "jpeg_exif6"])
+def test_a_jpeg_that_ends_within_its_header_is_truncated(name: str) -> None:
+    contents = variants()[name]
+    for length in range(3, contents.index(b"\xff\xda") + 12):
+        with pytest.raises(ImageDecodeError, match=r"^truncated JPEG: "):
             examine(contents[:length])
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.config import SplitConfig
 from pipelines.errors import InputError, SourceChangedError
-from pipelines.sources.folder import check_class_counts, digest_files, find_images, read_unchanged
+from pipelines.sources.folder import check_class_counts, digest_files, find_images, image_paths, read_unchanged
 from tests.sources.folders import write_classes, write_photo
 
 FRACTIONS = SplitConfig()
@@ -52,7 +52,22 @@ def test_a_link_loop_does_not_hang(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "root", {"a": 2, "b": 2})
     (root / "a" / "loop").symlink_to(root)
     (root / "b" / "self").symlink_to(root / "b")
+    (root / "endless").symlink_to(root / "endless")
     assert len(find_images(root)[1]) == 4
+
+
+def test_paths_are_relative_to_the_source_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_classes(tmp_path / "root", {"a": 1, "b": 1})
+    (root / "a" / "deep").mkdir()
+    write_photo(root / "a" / "deep" / "x.jpg", seed=1)
+    expected = ["a/000.jpg", "a/deep/x.jpg", "b/000.jpg"]
+    monkeypatch.chdir(root)
+    for name in (Path(), Path("../root"), Path("a/.."), root):
+        found = find_images(name)[1]
+        assert [file.path for file in found] == expected
+        assert [file.problem for file in digest_files(name, found)] == [None] * 3
+    assert image_paths(Path()) == [Path(path) for path in expected]
+    assert image_paths(root / "a") == [root / "a" / "000.jpg", root / "a" / "deep" / "x.jpg"]
 
 
 def test_split_folders_are_taken_as_they_are(tmp_path: Path) -> None:

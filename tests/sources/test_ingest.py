@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipelines.config import Recipe
+from pipelines.contracts import ImageIndex
 from pipelines.errors import InputError, SourceChangedError
+from pipelines.progress import Progress
 from pipelines.slices import ingest_slice
+from pipelines.sources import examine, facts
+from pipelines.sources.facts import extend_facts, facts_path, read_facts
 from pipelines.sources.folder import digest_files, find_images
-from pipelines.sources.ingest import build_index, ingest
+from pipelines.sources.ingest import build_index, examine_files, ingest
 from pipelines.sources.scan import read_listing, scan_source
 from pipelines.store.artifacts import artifact_path
 from pipelines.store.index import read_index, usable
 from tests.images import draw_photo, encode
-from tests.sources.folders import write_classes
+from tests.opened import opened_below
+from tests.sources.folders import age, alter_in_secret, write_classes, write_photo
 
 
 def index(root: Path, assigned: dict[str, str] | None = None, **changes: Any) -> list[dict[str, Any]]:
@@ -123,3 +132,130 @@ def test_a_file_that_changes_under_the_run_is_said(photos: Path, tmp_path: Path)
     (photos / "dog" / "003.jpg").write_bytes(encode(draw_photo(30, 30, 99), "JPEG"))
     with pytest.raises(SourceChangedError, match=r"'dog/003\.jpg' changed"):
         ingest(tmp_path, photos, listing, config=ingest_slice(Recipe(), dataset="d"))
+
+
+def ingested(home: Path, root: Path, **changes: Any) -> tuple[ImageIndex, list[str]]:
+    """The index of a source, and the paths of the files that ingest read for it, after the scan."""
+    listing = scan_source(home, root)
+    with opened_below(root) as read:
+        result = ingest(home, root, listing, config=ingest_slice(Recipe.model_validate(changes), dataset="d"))
+    return result, sorted(read)
+
+
+def table(home: Path) -> Path:
+    return facts_path(home, max_pixels=Recipe().max_pixels)
+
+
+def test_no_content_is_examined_twice(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "zero.jpg").write_bytes(b"")
+    (photos / "cat" / "copy.jpg").write_bytes((photos / "cat" / "000.jpg").read_bytes())
+    home = tmp_path / "home"
+    first, read = ingested(home, photos)
+    assert len(read) == 25  # 26 files, two of them equal
+    assert ingested(home, photos) == (first, [])
+    assert ingested(home, photos, max_bad_fraction=0.5) == (first, [])
+    assert ingested(tmp_path / "new", photos)[0].artifact == first.artifact
+    (photos / "cat" / "001.jpg").rename(photos / "dog" / "moved.jpg")
+    write_photo(photos / "dog" / "new.jpg", seed=5)
+    second, read = ingested(home, photos)
+    assert read == ["dog/new.jpg"]
+    assert second.bad_files == 1
+    rows = {row["path"]: row for row in read_index(artifact_path(home, second.artifact) / "index.parquet")}
+    assert rows["cat/zero.jpg"]["reason"] == "empty file (0 bytes)"
+    assert {**rows["cat/copy.jpg"], "path": ""} == {**rows["cat/000.jpg"], "path": ""}
+
+
+def test_another_limit_or_version_examines_anew(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(ingested(tmp_path / "home", photos)[1]) == 24
+    with pytest.raises(InputError, match="over the pixel limit"):
+        ingested(tmp_path / "home", photos, max_pixels=9)
+    monkeypatch.setattr(facts, "EXAMINE_VERSION", examine.EXAMINE_VERSION + 1)
+    assert len(ingested(tmp_path / "home", photos)[1]) == 24
+
+
+def test_facts_and_reasons_come_back_as_they_were(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "text.png").write_text("hello, I am text")
+    (photos / "cat" / "palette.gif").write_bytes(encode(draw_photo(50, 40, 8), "GIF"))
+    files = digest_files(photos, find_images(photos)[1])
+    path = tmp_path / "facts.parquet"
+    without = examine_files(photos, files, max_pixels=10_000)
+    assert examine_files(photos, files, max_pixels=10_000, facts=path) == without
+    assert examine_files(tmp_path / "nowhere", files, max_pixels=10_000, facts=path) == without
+
+
+def test_what_was_found_out_before_a_failure_is_kept(photos: Path, tmp_path: Path) -> None:
+    listing = scan_source(tmp_path / "home", photos)
+    path = photos / "dog" / "011.jpg"
+    contents = path.read_bytes()
+    path.write_bytes(b"other")
+    config = ingest_slice(Recipe(), dataset="d")
+    with pytest.raises(SourceChangedError, match=r"'dog/011\.jpg' changed"):
+        ingest(tmp_path / "home", photos, listing, config=config)
+    path.write_bytes(contents)
+    with opened_below(photos) as read:
+        ingest(tmp_path / "home", photos, listing, config=config)
+    assert 1 <= len(read) <= 16  # the chunk that failed
+
+
+def test_a_file_altered_in_secret_is_said_with_the_way_out(photos: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    scan_source(home, age(photos))
+    path = photos / "dog" / "003.jpg"
+    alter_in_secret(path, path.read_bytes()[::-1])
+    with pytest.raises(SourceChangedError, match=r"^'dog/003\.jpg' changed .* with --verify") as caught:
+        ingested(home, photos)
+    assert "\n" not in str(caught.value)
+    config = ingest_slice(Recipe(), dataset="d")
+    verified = ingest(home, photos, scan_source(home, photos, verify=True), config=config)
+    assert verified.bad_files == 1  # a JPEG from back to front
+
+
+def test_a_file_that_vanished_after_the_scan_is_said_when_it_has_to_be_read(photos: Path, tmp_path: Path) -> None:
+    listing = scan_source(tmp_path / "home", photos)
+    (photos / "dog" / "003.jpg").unlink()
+    with pytest.raises(SourceChangedError, match=r"'dog/003\.jpg' can no longer be read"):
+        ingest(tmp_path / "home", photos, listing, config=ingest_slice(Recipe(), dataset="d"))
+
+
+@pytest.mark.parametrize("damage", ["text", "half", "bit"])
+def test_damaged_facts_are_found_out_anew(photos: Path, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    home = tmp_path / "home"
+    first, _ = ingested(home, photos)
+    content = bytearray(table(home).read_bytes())
+    hashes = pq.ParquetFile(table(home)).metadata.row_group(0).column(8)
+    content[hashes.dictionary_page_offset + hashes.total_compressed_size // 2] ^= 1
+    table(home).write_bytes({"text": b"no table", "half": content[: len(content) // 2], "bit": content}[damage])
+    with caplog.at_level(logging.WARNING):
+        second, read = ingested(home, photos)
+    assert (second, len(read)) == (first, 24)
+    assert "is damaged and is made anew" in caplog.text
+    assert ingested(home, photos) == (first, [])
+
+
+def test_ingests_at_the_same_time_lose_nothing_of_each_other_s_facts(photos: Path, tmp_path: Path) -> None:
+    others = write_classes(tmp_path / "others", {"emu": 9, "fox": 9})
+    shutil.copytree(photos, others, dirs_exist_ok=True)
+    home, config = tmp_path / "home", ingest_slice(Recipe(), dataset="d")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda root: ingest(home, root, scan_source(home, root), config=config), [photos, others] * 3))
+    kept = pq.read_table(table(home))["sha256"].to_pylist()
+    assert len(kept) == len(set(kept)) == 24 + 18
+    assert ingested(home, others)[1] == []
+
+
+def test_extending_facts_keeps_the_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "facts.parquet"
+    extend_facts(path, {})
+    assert not path.exists()
+    extend_facts(path, {"1": "bad", "2": "worse"})
+    extend_facts(path, {"2": "worst", "3": "new"})
+    assert read_facts(path, ["1", "2", "3", "4"]) == {"1": "bad", "2": "worst", "3": "new"}
+    assert read_facts(path, []) == {}
+
+
+def test_progress_counts_known_files_at_once(photos: Path, tmp_path: Path) -> None:
+    ingested(tmp_path / "home", photos)
+    write_photo(photos / "dog" / "new.jpg", seed=5)
+    listing, seen = scan_source(tmp_path / "home", photos), list[Progress]()
+    ingest(tmp_path / "home", photos, listing, config=ingest_slice(Recipe(), dataset="d"), report=seen.append)
+    assert [(progress.done, progress.total) for progress in seen] == [(24, 25), (25, 25)]
