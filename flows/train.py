@@ -15,12 +15,13 @@ from typing import Any
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
-from flows.request import DEFAULT_HOME, check_request, dataset_name, default_run_folder
+from flows.request import DEFAULT_HOME, check_request, dataset_name, default_run_folder, find_source
 from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.run_folder import RunResults, write_run_folder
 from pipelines.slices import ingest_slice, training_slice
+from pipelines.sources.source import TFDS_PREFIX, Source
 from tasks.evaluate import evaluate_task
 from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
@@ -33,7 +34,8 @@ from tasks.scan import scan
 
 
 def _run_name() -> str:
-    return f"train {Path(flow_run.parameters['source']).name}"
+    source = flow_run.parameters["source"]
+    return f"train {source if source.startswith(TFDS_PREFIX) else Path(source).name}"
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
@@ -41,7 +43,8 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
     """Trains, evaluates and exports a model.
 
     Args:
-        source: a folder with one sub-folder per class, with or without train/validation/test folders above them.
+        source: a folder with one sub-folder per class, with or without train/validation/test folders above them; a .csv or
+            .parquet table with the columns path and label; or tfds:NAME.
         recipe: what to do; the defaults where None.
         home: folder of the artifacts and records; made where it is missing.
         out: the run folder to write; default `runs/<date>-<name>`.
@@ -56,12 +59,13 @@ def train_model(source: str, recipe: Recipe | None = None, home: str = DEFAULT_H
     started = time.monotonic()
     keep_freed_memory()
     recipe = recipe or Recipe()
-    place = Place(home=Path(home).absolute(), source=Path(source).absolute())
-    check_request(place.source, recipe, home=place.home, out=Path(out) if out else None)
-    dataset = dataset_name(place.source, recipe)
+    opened = find_source(source, recipe, home=Path(home))
+    place = Place(home=Path(home).absolute(), source=opened.root)
+    check_request(opened, recipe, home=place.home, out=Path(out) if out else None)
+    dataset = dataset_name(opened, recipe)
     stages = Stages(place)
     with use_home(place.home):
-        listing = stages.scan()
+        listing = stages.scan(opened)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize)
         training, model = training_slice(recipe), recipe.model
@@ -84,9 +88,9 @@ class Stages:
         self._place = place
         self._timings: dict[str, dict[str, Any]] = {}
 
-    def scan(self) -> Any:
+    def scan(self, source: Source) -> Any:
         """Lists the source; never a cache hit."""
-        return self._timed("scan", lambda: (scan(self._place), False))
+        return self._timed("scan", lambda: (scan(self._place, source), False))
 
     def run(self, stage_task: Task[Any, Any], **inputs: Any) -> Any:
         """Runs one stage, or takes its result from the record of an earlier run.

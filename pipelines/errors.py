@@ -33,3 +33,9 @@ class SourceChangedError(RunError):
 
 class ParityError(RunError):
     """An exported model does not give the trained model's answers."""
+
+
+def one_line(error: object, limit: int = 250) -> str:
+    """The text of anybody's error or warning as one line of at most `limit` characters; its kind where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

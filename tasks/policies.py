@@ -48,7 +48,7 @@ class Place:
 
     Attributes:
         home: absolute path of the home.
-        source: absolute path of the source.
+        source: absolute path of the folder that the paths of the source's files are relative to.
     """
 
     home: Path

@@ -7,10 +7,12 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.contracts import Listing
 from pipelines.sources.scan import scan_source
+from pipelines.sources.source import Source
 from tasks.policies import Place
+from tasks.progress import reporter
 
 
 @task(name="scan", task_run_name="scan", cache_policy=NO_CACHE, persist_result=False)
-def scan(place: Place) -> Listing:
-    """Lists the source and takes the digest of every file."""
-    return scan_source(place.home, place.source)
+def scan(place: Place, source: Source) -> Listing:
+    """Lists the source, fetching its images where they are not files yet, and takes the digest of every file."""
+    return scan_source(place.home, place.source, listed=source.find(report=reporter("scan")))

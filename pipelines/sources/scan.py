@@ -13,9 +13,15 @@ from pipelines.sources.folder import FoundFile, digest_files, find_images
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder
 
 
-def scan_source(home: Path, root: Path) -> Listing:
-    """Lists a folder and takes the digest of each file. Never cached: its own digest is what later stages are keyed by."""
-    classes, found = find_images(root)
+def scan_source(home: Path, root: Path, *, listed: tuple[list[str], list[FoundFile]] | None = None) -> Listing:
+    """Takes the digest of each file of a source. Never cached: its own digest is what later stages are keyed by.
+
+    Args:
+        home: where the listing goes.
+        root: the folder that the files' paths are relative to.
+        listed: classes and files, as a `Source` finds them; None for class folders.
+    """
+    classes, found = listed or find_images(root)
     files = digest_files(root, found)
     with scratch_folder(home) as folder:
         names = [field.name for field in fields(FoundFile)]
