@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.progress import Progress, Report
 from pipelines.sources.pillow import identify_format
+from pipelines.store.artifacts import disk_errors
 
 if TYPE_CHECKING:
     from pipelines.sources.tfds import DataSetName
@@ -86,8 +87,9 @@ class DataSet:
 
         Raises:
             InputError: TFDS can't.
+            RunError: no space left on the device.
         """
-        with in_one_line(self.title, "can't be prepared"):
+        with disk_errors(self.folder), in_one_line(self.title, "can't be prepared"):
             self.builder.download_and_prepare()
 
     def check_splits(self, splits: Mapping[str | None, str]) -> None:

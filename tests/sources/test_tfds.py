@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import re
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import TfdsConfig
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunError
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.tfds import TfdsSource, find_prepared, open_tfds
 from pipelines.sources.tfds_builder import DataSet
@@ -164,6 +165,15 @@ def test_a_server_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
     data_set = DataSet(unreachable, "tfds:unreachable", "image", "label")
     with pytest.raises(InputError, match=r"tfds:unreachable is not prepared in .* can't be downloaded: .* does not answer"):
         data_set.check_reachable()
+
+
+def test_a_full_disk_while_preparing_is_said_as_such(tmp_path: Path) -> None:
+    def download_and_prepare() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    full = SimpleNamespace(data_dir=str(tmp_path), download_and_prepare=download_and_prepare)
+    with pytest.raises(RunError, match="no space left on the device"):
+        DataSet(full, "tfds:full", "image", "label").prepare()
 
 
 @pytest.mark.parametrize(
