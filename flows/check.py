@@ -16,7 +16,8 @@ from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import INDEX, check_target
 from pipelines.slices import ingest_slice
-from pipelines.sources.folder import digest_files, find_images
+from pipelines.sources.folder import digest_files
+from pipelines.sources.source import Source
 from pipelines.store.artifacts import folder_in_place, write_json
 from pipelines.store.index import usable, write_index
 from tasks.progress import reporter
@@ -25,7 +26,7 @@ REPORT = "check.json"
 _GROUPS_SHOWN = 10
 
 
-def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Console) -> None:
+def check_source(source: Source, recipe: Recipe, *, out: Path | None, console: Console) -> None:
     """Looks at every file, prints what was found and, with `out`, writes index.parquet and check.json.
 
     Raises:
@@ -34,12 +35,12 @@ def check_source(source: Path, recipe: Recipe, *, out: Path | None, console: Con
     if out is not None:
         check_target(out, files=(REPORT, INDEX))
         check_outside(source, "--out", out)
-    classes, found = find_images(source)
     from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal
 
     with display_stages(console):
-        files = digest_files(source, found)
-        rows = examine_files(source, files, max_pixels=recipe.max_pixels, report=reporter("check"))
+        classes, found = source.find(report=reporter("check"))
+        files = digest_files(source.root, found)
+        rows = examine_files(source.root, files, max_pixels=recipe.max_pixels, report=reporter("check"))
     group_near_equal(rows)
     report = summarise(rows, classes)
     _print_report(console, rows, report)

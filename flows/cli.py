@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.request import DEFAULT_HOME, check_home
+from flows.request import DEFAULT_HOME, check_home, find_source
 from flows.surroundings import configure, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
+from pipelines.run_folder import CONFIG
+from pipelines.sources.source import TFDS_PREFIX
 
 if TYPE_CHECKING:
     from pipelines.config import Recipe
@@ -30,7 +32,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Source = Annotated[Path, typer.Argument(help="A folder with one sub-folder of images per class.", show_default=False)]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with one sub-folder of images per class; a .csv or .parquet table of path and label; or tfds:NAME.",
+        show_default=False,
+    ),
+]
 Home = Annotated[Path, typer.Option(envvar="IMAGEMILL_HOME", help="Folder of the artifacts and records of all runs.")]
 Config = Annotated[Path | None, typer.Option(help="A recipe in YAML; config.yaml of a run repeats it.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe value, such as head.epochs=3.")]
@@ -80,7 +88,7 @@ def demo(
     folder = home / "demo" / "digits"
     say(console, f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder")
     write_digits(folder)
-    run_train(folder, demo_recipe(), home=home, out=out, verbose=verbose)
+    run_train(str(folder), demo_recipe(), home=home, out=out, verbose=verbose)
 
 
 @app.command()
@@ -89,12 +97,17 @@ def check(
     config: Config = None,
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder for index.parquet and check.json.", show_default=False)] = None,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
 ) -> None:
     """Look at a source without training: bad files, duplicates, leaks between splits, statistics."""
     from flows.check import check_source
     from pipelines.config import load_recipe
 
-    check_source(source, load_recipe(config, set_ or []), out=out, console=Console())
+    check_home(home)
+    recipe = load_recipe(config, set_ or [])
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        check_source(find_source(source, recipe, home=home), recipe, out=out, console=Console())
 
 
 @app.command()
@@ -105,13 +118,22 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="auto, all, train, validation or test; auto takes the test folder where there is one.")
     ] = "auto",
+    config: Annotated[
+        Path | None, typer.Option(help="Recipe whose tfds section is read.", show_default="that of the run")
+    ] = None,
+    set_: Set = None,
+    home: Home = Path(DEFAULT_HOME),
     verbose: Verbose = False,
 ) -> None:
     """Evaluate a model on a labelled source."""
     from flows.evaluate import evaluate_model
+    from pipelines.config import load_recipe
 
+    check_home(home)
+    own = model / CONFIG
+    recipe = load_recipe(config or (own if source.startswith(TFDS_PREFIX) and own.is_file() else None), set_ or [])
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
-        evaluate_model(model, source, split=split, out=out, console=Console())
+        evaluate_model(model, find_source(source, recipe, home=home), split=split, out=out, console=Console())
 
 
 @app.command()
@@ -129,16 +151,17 @@ def predict(
 
 
 def run_train(
-    source: Path, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
+    source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
 ) -> None:
     """Runs the train flow and shows what came of it."""
     from flows.console import display_stages, print_bad_files, print_metrics, print_where_to_look
     from flows.request import check_request
 
     console = Console()
-    check_request(source, recipe, home=home, out=out)
+    keep_freed_memory()  # before anything starts threads
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        check_request(find_source(source, recipe, home=home), recipe, home=home, out=out)
     configure(home, verbose=verbose)
-    keep_freed_memory()  # before Prefect starts threads
     with stderr_to_log(home / "logs", verbose=verbose):
         with console.status("starting Prefect"):
             from flows.train import train_model
@@ -148,7 +171,7 @@ def run_train(
             start_prefect()
         with display_stages(console):
             target = str(out) if out else None
-            folder = Path(train_model(str(source), recipe, home=str(home), out=target, verify=verify))
+            folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
     print_bad_files(console, read_index(folder / "index.parquet"))
     print_metrics(console, read_json(folder / "metrics.json"))
     print_where_to_look(console, folder, RUN_FILES)

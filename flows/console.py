@@ -108,7 +108,8 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     table.add_column("class")
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")
-    for name, figures in metrics["per_class"].items():
+    for name in metrics["confusion_matrix"]["labels"]:  # in label order, which a JSON file's sorted keys are not
+        figures = metrics["per_class"][name]
         table.add_row(Text(printable(name)), *_cells(figures), str(figures["support"]))
     table.add_section()
     for average in ("macro", "weighted"):

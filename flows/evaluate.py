@@ -17,7 +17,8 @@ from pipelines.config import SPLITS
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
 from pipelines.run_folder import EVALUATION_FILES, check_target
-from pipelines.sources.folder import FoundFile, digest_files, find_images, read_unchanged
+from pipelines.sources.folder import FoundFile, digest_files, read_unchanged
+from pipelines.sources.source import Source
 from pipelines.store.artifacts import folder_in_place
 from pipelines.store.index import read_index
 from tasks.progress import reporter
@@ -30,14 +31,14 @@ RESULT_FILES = [
 ]
 
 
-def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, console: Console) -> None:
+def evaluate_model(model: Path, source: Source, *, split: str, out: Path | None, console: Console) -> None:
     """Judges a model and prints the figures; with `out`, writes metrics.json, predictions.parquet and confusion_matrix.png.
 
     Args:
         model: a run folder.
-        source: class folders; classes that the model does not know are refused.
-        split: `auto` takes the `test` folder where there is one (else `validation`, else all); a split's name takes that
-            folder or, in a source without split folders, the images that the run had put into that split.
+        source: labelled images; classes that the model does not know are refused.
+        split: `auto` takes the `test` split where there is one (else `validation`, else all); a split's name takes that split
+            or, in a source without splits, the images that the run had put there.
         out: a new or empty folder, or None.
         console: to print on.
 
@@ -46,7 +47,8 @@ def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, c
     """
     if split not in CHOICES:
         raise InputError(f"`--split` must be one of {', '.join(CHOICES)}; received {split!r}")
-    _, found = find_images(source, least_classes=1)
+    with display_stages(console):
+        _, found = source.find(least_classes=1, report=reporter("evaluate"))
     from pipelines.inference import load_finished
 
     finished = load_finished(model)
@@ -56,8 +58,8 @@ def evaluate_model(model: Path, source: Path, *, split: str, out: Path | None, c
     if unknown := sorted({file.label for file in found} - set(finished.classes)):
         raise InputError(f"`SOURCE` has classes that the model does not know: {', '.join(map(repr, unknown))}")
     trained_on = _read_trained_on(model)
-    chosen, name = _choose(digest_files(source, found), split=split, trained_on=trained_on)
-    _judge(finished, source, chosen, name=name, trained_on=trained_on, out=out, console=console)
+    chosen, name = _choose(digest_files(source.root, found), split=split, trained_on=trained_on)
+    _judge(finished, source.root, chosen, name=name, trained_on=trained_on, out=out, console=console)
 
 
 def _choose(files: Sequence[FoundFile], *, split: str, trained_on: dict[str, str]) -> tuple[list[FoundFile], str]:
@@ -67,16 +69,16 @@ def _choose(files: Sequence[FoundFile], *, split: str, trained_on: dict[str, str
         split = next((name for name in ("test", "validation") if name in given), "all")
     if split == "all":
         return list(files), split
-    in_split = [file for file in files if (file.split if given else trained_on.get(file.sha256 or "")) == split]
+    in_split = [file for file in files if (file.split or trained_on.get(file.sha256 or "")) == split]
     if not in_split:
-        where = "has no such folder" if given else "holds no image that the run had put there"
+        where = "has no such split" if given else "holds no image that the run had put there"
         raise InputError(f"`--split {split}`: SOURCE {where}")
     return in_split, split
 
 
 def _judge(
     finished: Any,
-    source: Path,
+    root: Path,
     files: Sequence[FoundFile],
     *,
     name: str,
@@ -91,7 +93,7 @@ def _judge(
         report = reporter("evaluate")
         answers = answer(
             finished,
-            [partial(_read, source, file) for file in files],
+            [partial(_read, root, file) for file in files],
             report=lambda done: report(Progress(done, len(files), "images")),
         )
     good = [number for number, reason in enumerate(answers.reasons) if reason is None]
@@ -119,10 +121,10 @@ def _judge(
         print_where_to_look(console, out, RESULT_FILES)
 
 
-def _read(source: Path, file: FoundFile) -> bytes:
+def _read(root: Path, file: FoundFile) -> bytes:
     if file.problem is not None:
         raise ImageDecodeError(file.problem)
-    return read_unchanged(source, file.path, file.sha256)
+    return read_unchanged(root, file.path, file.sha256)
 
 
 def _read_trained_on(model: Path) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""What can be said about a request before any work is done. Imports neither Prefect nor TensorFlow."""
+"""What can be said about a request before any work is done. Imports no Prefect, and TensorFlow only for a new TFDS source."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,19 +14,35 @@ from pipelines.models.backbones import BACKBONES
 from pipelines.models.weights_file import find_weights_file
 from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
-from pipelines.sources.folder import check_class_counts, find_images
+from pipelines.sources.folder import FoundFile, check_class_counts
+from pipelines.sources.source import FolderSource, Source, open_source
 
 DEFAULT_HOME = ".imagemill"
 
 
-def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None) -> None:
-    """Checks the source's folders, the recipe's files and where results will go.
+def find_source(text: str, recipe: Recipe, *, home: Path) -> Source:
+    """The source that SOURCE means; TFDS data sets are looked for where TFDS would.
+
+    Raises:
+        InputError: it can't be one.
+    """
+    data_dir = recipe.tfds.data_dir or os.environ.get("TFDS_DATA_DIR")
+    return open_source(text, home=home.absolute(), tfds=recipe.tfds.model_copy(update={"data_dir": data_dir}))
+
+
+def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | None) -> None:
+    """Checks the source's files, the recipe's files and where results will go.
+
+    A TFDS data set that was not written out yet is checked as far as TFDS knows it; the rest is said when it is.
 
     Raises:
         InputError: what is wrong and how to mend it.
     """
-    classes, files = find_images(source)
-    check_class_counts(classes, files, fractions=recipe.split)
+    found = source.peek()
+    if found is not None:
+        classes, files = found
+        check_missing(files, max_bad_fraction=recipe.max_bad_fraction)
+        check_class_counts(classes, files, fractions=recipe.split)
     smallest = BACKBONES[recipe.model.backbone].min_image_size
     if recipe.image_size < smallest:
         raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
@@ -37,17 +54,31 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     if out is not None:
         check_target(out)
         check_outside(source, "--out", out)
-    elif Path.cwd().resolve().is_relative_to(source.resolve()):
+    elif isinstance(source, FolderSource) and Path.cwd().resolve().is_relative_to(source.root.resolve()):
         raise InputError(
             "`--out` must be given when the working directory lies in SOURCE, since runs/ would become a class of it"
         )
     else:
         check_writable("--out", Path("runs", "new"))
-    if recipe.batch_size > len(files):
+    if found is not None and recipe.batch_size > len(found[1]):
         raise InputError(
-            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files:"
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(found[1])} files:"
             " lower it, such as by --set batch_size=8"
         )
+
+
+def check_missing(files: Sequence[FoundFile], *, max_bad_fraction: float) -> None:
+    """Stops when more files are known to be missing or unreadable than the recipe allows.
+
+    Raises:
+        InputError: with the list of them.
+    """
+    if any(file.problem for file in files):
+        from pipelines.sources.ingest import check_bad_files
+        from pipelines.store.index import BAD, OK
+
+        rows = [{"path": file.path, "status": BAD if file.problem else OK, "reason": file.problem} for file in files]
+        check_bad_files(rows, max_bad_fraction=max_bad_fraction)
 
 
 def check_home(home: Path) -> None:
@@ -61,21 +92,23 @@ def check_home(home: Path) -> None:
     check_writable("--home", home)
 
 
-def check_outside(source: Path, option: str, folder: Path) -> None:
-    """Refuses to write into the source, where only names with a dot in front are no classes.
+def check_outside(source: Source, option: str, folder: Path) -> None:
+    """Refuses to write into a source of class folders, where only names with a dot in front are no classes.
 
     Raises:
         InputError: `folder` lies in `source`.
     """
-    place, root = folder.resolve(), source.resolve()
+    if not isinstance(source, FolderSource):
+        return
+    place, root = folder.resolve(), source.root.resolve()
     inside = place.relative_to(root).parts if place.is_relative_to(root) else (".",)
     if not inside or not inside[0].startswith("."):
         raise InputError(f"`{option}` must lie outside of SOURCE, or it would become a class of it; received {str(folder)!r}")
 
 
-def dataset_name(source: Path, recipe: Recipe) -> str:
+def dataset_name(source: Source, recipe: Recipe) -> str:
     """The recipe's name, or the source's."""
-    return recipe.name or source.resolve().name
+    return recipe.name or source.name
 
 
 def default_home() -> Path:

@@ -15,12 +15,20 @@ from typing import Any
 from prefect import Task, flow
 from prefect.runtime import flow_run
 
-from flows.request import check_request, complete_recipe, dataset_name, default_home, make_default_run_folder
+from flows.request import (
+    check_request,
+    complete_recipe,
+    dataset_name,
+    default_home,
+    find_source,
+    make_default_run_folder,
+)
 from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.run_folder import RunResults, write_run_folder
 from pipelines.slices import ingest_slice, training_slice
+from pipelines.sources.source import TFDS_PREFIX, Source
 from tasks.evaluate import evaluate_task
 from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
@@ -33,7 +41,8 @@ from tasks.scan import scan
 
 
 def _run_name() -> str:
-    return f"train {Path(flow_run.parameters['source']).name}"
+    source = flow_run.parameters["source"]
+    return f"train {source if source.startswith(TFDS_PREFIX) else Path(source).name}"
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
@@ -43,7 +52,8 @@ def train_model(
     """Trains, evaluates and exports a model.
 
     Args:
-        source: a folder with one sub-folder per class, with or without train/validation/test folders above them.
+        source: a folder with one sub-folder per class, with or without train/validation/test folders above them; a .csv or
+            .parquet table with the columns path and label; or tfds:NAME.
         recipe: what to do; the defaults where None.
         home: folder of the artifacts and records, made where it is missing; default: `IMAGEMILL_HOME`, or `.imagemill` in
             the working directory, which for a deployment is a temporary one: give it there.
@@ -60,13 +70,15 @@ def train_model(
     started = time.monotonic()
     keep_freed_memory()
     recipe = recipe or Recipe()
-    place = Place(Path(home or default_home()).absolute(), Path(source).absolute(), recipe.checkpoint_every_steps)
-    check_request(place.source, recipe, home=place.home, out=Path(out) if out else None)
-    dataset = dataset_name(place.source, recipe)
+    absolute_home = Path(home or default_home()).absolute()
+    opened = find_source(source, recipe, home=absolute_home)
+    place = Place(absolute_home, opened.root, recipe.checkpoint_every_steps)
+    check_request(opened, recipe, home=absolute_home, out=Path(out) if out else None)
+    dataset = dataset_name(opened, recipe)
     recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
     with use_home(place.home):
-        listing = stages.scan(verify=verify)
+        listing = stages.scan(opened, verify=verify)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
@@ -89,9 +101,9 @@ class Stages:
         self._place = place
         self._timings: dict[str, dict[str, Any]] = {}
 
-    def scan(self, *, verify: bool) -> Any:
+    def scan(self, source: Source, *, verify: bool) -> Any:
         """Lists the source; never a cache hit."""
-        return self._timed("scan", lambda: (scan(self._place, verify=verify), False))
+        return self._timed("scan", lambda: (scan(self._place, source, verify=verify), False))
 
     def run(self, stage_task: Task[Any, Any], **inputs: Any) -> Any:
         """Runs one stage, or takes its result from the record of an earlier run.

@@ -64,6 +64,28 @@ class SplitConfig(Section):
         return self
 
 
+class TfdsSplits(Section):
+    """The split of a TFDS data set that each of ours is, in TFDS's notation, such as `train[:80%]`; None leaves one out.
+
+    With all None, the splits named train, validation (or val) and test are taken as they are; where there is one split
+    only, all of it is drawn as `split` says.
+    """
+
+    train: str | None = Field(None, min_length=1)
+    validation: str | None = Field(None, min_length=1)
+    test: str | None = Field(None, min_length=1)
+
+
+class TfdsConfig(Section):
+    """Read where SOURCE is `tfds:NAME`, and by `tfds:image_folder`, whose folder is `data_dir`."""
+
+    data_dir: str | None = Field(
+        None, min_length=1, description="where TFDS keeps data sets; default: TFDS_DATA_DIR, or ~/tensorflow_datasets, as TFDS"
+    )
+    splits: TfdsSplits = TfdsSplits()
+    download: bool = Field(True, description="fetch and prepare what is not there yet, as tfds.load does")
+
+
 class AugmentConfig(Section):
     """Random changes of the training images; never active at inference. Conventions of the Keras layers of the same names.
 
@@ -177,6 +199,7 @@ class Recipe(Section):
     )
     max_pixels: int = Field(89_478_485, ge=1, description="per image; Pillow's limit against decompression bombs")
     split: SplitConfig = SplitConfig()
+    tfds: TfdsConfig = TfdsConfig()
     store: StoreConfig = StoreConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()

@@ -54,7 +54,7 @@ class Place:
 
     Attributes:
         home: absolute path of the home.
-        source: absolute path of the source.
+        source: absolute path of the folder that the paths of the source's files are relative to.
         checkpoint_every_steps: steps of training between two checkpoints.
     """
 

@@ -7,11 +7,16 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.contracts import Listing
 from pipelines.sources.scan import scan_source
+from pipelines.sources.source import Source
 from tasks.policies import Place
 from tasks.progress import reporter
 
 
 @task(name="scan", task_run_name="scan", cache_policy=NO_CACHE, persist_result=False)
-def scan(place: Place, *, verify: bool = False) -> Listing:
-    """Lists the source and takes the digest of every file that changed since the last scan; of all with `verify`."""
-    return scan_source(place.home, place.source, verify=verify, report=reporter("scan"))
+def scan(place: Place, source: Source, *, verify: bool = False) -> Listing:
+    """Lists the source, fetching its images where they are not files yet, and takes the digest of every new file.
+
+    Of all files with `verify`.
+    """
+    report = reporter("scan")
+    return scan_source(place.home, place.source, listed=source.find(report=report), verify=verify, report=report)

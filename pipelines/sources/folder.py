@@ -49,12 +49,15 @@ class FoundFile:
     problem: str | None = None
 
 
-def find_images(root: Path, *, least_classes: int = 2) -> tuple[list[str], list[FoundFile]]:
+def find_images(
+    root: Path, *, least_classes: int = 2, parts: Sequence[tuple[Path, str | None]] = ()
+) -> tuple[list[str], list[FoundFile]]:
     """Lists the class names and the image files of a folder, without opening any of them.
 
     Args:
         root: the source.
         least_classes: fewer are refused; a model can't be trained on one class, but judged on it.
+        parts: the folders that hold class folders, each with its split; where empty, they are told by their names.
 
     Returns:
         The classes in label order, and the files in Keras's order (by class, then by path); split folders come one after
@@ -67,13 +70,14 @@ def find_images(root: Path, *, least_classes: int = 2) -> tuple[list[str], list[
     if not root.exists():
         raise InputError(f"`SOURCE` must be an existing folder; {str(root)!r} does not exist")
     if not root.is_dir():
-        raise InputError(f"`SOURCE` must be a folder with one sub-folder per class; {str(root)!r} is a file")
-    parts = _split_folders(root)
+        raise InputError(
+            f"`SOURCE` must be a folder with one sub-folder per class, or a .csv or .parquet table; {str(root)!r} is a file"
+        )
+    parts = parts or _split_folders(root)
     classes: list[str] = sorted({name for folder, _ in parts for name in _sub_folders(folder)})
     if not classes:
         raise InputError(f"`SOURCE` must hold one sub-folder per class; {str(root)!r} has no sub-folders")
-    if len(classes) < least_classes:
-        raise InputError(f"`SOURCE` must hold at least two classes; {str(root)!r} has only {classes[0]!r}")
+    check_least_classes(classes, root, least_classes=least_classes)
     files: list[FoundFile] = []
     for folder, split in parts:
         for label in classes:
@@ -82,6 +86,16 @@ def find_images(root: Path, *, least_classes: int = 2) -> tuple[list[str], list[
     if not files:
         raise InputError(f"`SOURCE` must hold images ({', '.join(EXTENSIONS)}); {str(root)!r} has none")
     return classes, files
+
+
+def check_least_classes(classes: Sequence[str], source: object, *, least_classes: int) -> None:
+    """Checks that a source has as many classes as are needed.
+
+    Raises:
+        InputError: naming the only one that it has.
+    """
+    if len(classes) < least_classes:
+        raise InputError(f"`SOURCE` must hold at least two classes; {str(source)!r} has only {classes[0]!r}")
 
 
 def check_class_counts(classes: Sequence[str], files: Iterable[FoundFile], *, fractions: SplitConfig) -> None:

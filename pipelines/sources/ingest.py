@@ -108,11 +108,15 @@ def draw_splits(
         InputError: a class has too few usable images for its splits.
     """
     good = [row for row in rows if row["status"] == OK]
-    drawn = splits_to_draw({row["split"] for row in good}, fractions=config.split)
+    given = {row["split"] for row in good}
+    drawn = splits_to_draw(given, fractions=config.split)
     check_class_counts(classes, [FoundFile(row["path"], row["label"], row["split"]) for row in good], fractions=config.split)
     open_rows = [row for row in good if row["split"] in (None, "train")]
     items = [SplitItem(row["sha256"], row["label"], row["group"]) for row in open_rows]
     fractions = {split: getattr(config.split, split) for split in drawn}
+    if given == {None, "train"}:
+        # A table may leave some rows open: those that say `train` are not drawn into other splits then.
+        assigned = {**assigned, **{row["sha256"]: "train" for row in open_rows if row["split"] == "train"}}
     splits = assign_splits(items, fractions=fractions, seed=config.split.seed, assigned=assigned)
     for row, split in zip(open_rows, splits, strict=True):
         row["split"] = split

@@ -18,12 +18,26 @@ from pipelines.store.artifacts import artifact_path, publish, scratch_folder
 _COLUMNS: Final = tuple(field.name for field in fields(FoundFile))
 
 
-def scan_source(home: Path, root: Path, *, verify: bool = False, report: Report = ignore_progress) -> Listing:
-    """Lists a folder and takes the digest of each file. Never cached: its own digest is what later stages are keyed by.
+def scan_source(
+    home: Path,
+    root: Path,
+    *,
+    listed: tuple[list[str], list[FoundFile]] | None = None,
+    verify: bool = False,
+    report: Report = ignore_progress,
+) -> Listing:
+    """Takes the digest of each file of a source. Never cached: its own digest is what later stages are keyed by.
 
     Files whose path, size and modification time are those of the last scan are not read again, unless `verify` is set.
+
+    Args:
+        home: where the listing goes.
+        root: the folder that the files' paths are relative to.
+        listed: classes and files, as a `Source` finds them; None for class folders.
+        verify: read all files.
+        report: told how many files are settled.
     """
-    classes, found = find_images(root)
+    classes, found = listed or find_images(root)
     states = FileStates(states_path(home, root), verify=verify)
     files = digest_files(root, found, states=states, report=report)
     states.save()

@@ -27,6 +27,7 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.home, self.source = folder / "home", folder / "photos"
+        self.text: str | None = None  # SOURCE, where it is no path
         self._out = folder / "runs"
         self._count = 0
 
@@ -36,8 +37,8 @@ class Runs:
         from flows.train import train_model  # Prefect reads its settings when it is imported
 
         recipe = Recipe.model_validate({**TINY, **changes})
-        out = self._out / str(self._count)
-        return Path(train_model(str(self.source), recipe, home=str(self.home), out=str(out), verify=verify))
+        source, out = self.text or str(self.source), str(self._out / str(self._count))
+        return Path(train_model(source, recipe, home=str(self.home), out=out, verify=verify))
 
     def missed(self, *, verify: bool = False, **changes: Any) -> list[str]:
         """The stages that a run had to do."""

@@ -35,6 +35,15 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["train", "{tmp}/empty"], "has no sub-folders"),
         (["train", "{tmp}/one"], "at least two classes"),
         (["train", "{tmp}/few"], "class 'b' has 2 and needs 3"),
+        (["train", "{tmp}/missing.csv"], "must be an existing table"),
+        (["train", "{tmp}/table.csv"], "has no `label`, but 'path'"),
+        (["check", "{tmp}/table.csv"], "has no `label`, but 'path'"),
+        (["train", "tfds:no such name"], "must be tfds:NAME"),
+        (["check", "tfds:mnist", "--home", "{tmp}/file"], "`--home` must be a folder"),
+        (["evaluate", "{tmp}", "tfds:mnist", "--home", "{tmp}/file"], "`--home` must be a folder"),
+        (["train", "tfds:mnist", "--set", "tfds.data_dir={tmp}", "--set", "tfds.download=false"], "is not prepared"),
+        (["check", "tfds:mnist", "--set", "tfds.data_dir={tmp}", "--set", "tfds.download=false"], "is not prepared"),
+        (["train", "{photos}", "--set", "tfds.dir=x"], "did you mean `tfds.data_dir`"),
         (["train", "{photos}", "--set", "head.epoch=3"], "did you mean `head.epochs`"),
         (["train", "{photos}", "--set", "model.dropout=2"], "`model.dropout`: .* less than 1; received 2"),
         (["train", "{photos}", "--set", "model.backbone=VGG"], "unknown backbone 'VGG'; choose one of: EfficientNetLite0"),
@@ -73,6 +82,7 @@ def test_a_wrong_request_is_one_line_status_2_and_nothing_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
+    (tmp_path / "table.csv").write_text("path\na.jpg\n")
     (tmp_path / "empty").mkdir()
     write_classes(tmp_path / "one", {"a": 5})
     write_classes(tmp_path / "few", {"a": 5, "b": 2})
