@@ -24,10 +24,7 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
     """
     classes, files = find_images(source)
     check_class_counts(classes, files, fractions=recipe.split)
-    smallest = BACKBONES[recipe.model.backbone].min_image_size
-    if recipe.image_size < smallest:
-        raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
-    training_slice(recipe)
+    check_model(recipe)
     check_home(home)
     check_outside(source, "--home", home)
     if out is not None:
@@ -37,9 +34,30 @@ def check_request(source: Path, recipe: Recipe, *, home: Path, out: Path | None)
         raise InputError(
             "`--out` must be given when the working directory lies in SOURCE, since runs/ would become a class of it"
         )
-    if recipe.batch_size > len(files):
+    check_batch_size(recipe, len(files))
+
+
+def check_model(recipe: Recipe) -> None:
+    """Checks what the recipe says about the model.
+
+    Raises:
+        InputError: the images are too small for the backbone, or its weights can't be read.
+    """
+    smallest = BACKBONES[recipe.model.backbone].min_image_size
+    if recipe.image_size < smallest:
+        raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
+    training_slice(recipe)
+
+
+def check_batch_size(recipe: Recipe, files: int) -> None:
+    """Checks that one batch can be filled.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    if recipe.batch_size > files:
         raise InputError(
-            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(files)} files:"
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {files} files:"
             " lower it, such as by --set batch_size=8"
         )
 

@@ -98,12 +98,12 @@ def fine_tune(
 
 def _build(prepared: PreparedImages, config: TrainingConfig, *, weights_follow: bool = False) -> Any:
     """The classifier; without pretrained weights where trained ones are put in right after."""
-    _make_deterministic(config.seed)
+    make_deterministic(config.seed)
     model = config.model.model_copy(update={"weights": "none"}) if weights_follow else config.model
     return build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
 
 
-def _make_deterministic(seed: int) -> None:
+def make_deterministic(seed: int) -> None:
     """Makes training a function of its inputs: work that is done again gives the same digest, and nothing after it re-runs."""
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
