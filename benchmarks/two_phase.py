@@ -13,12 +13,12 @@ import json
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.results import write_results
+from benchmarks.source import unpack_classes
 
 COMMAND = Path(sys.executable).with_name("imagemill")
 
@@ -30,11 +30,7 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     from pipelines.sources.folder import digest_files, find_images
     from pipelines.sources.ingest import build_index
 
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder / "unpacked", filter="data")
-    root = folder / "unpacked"
-    while len(list(root.iterdir())) == 1:
-        root = next(root.iterdir())
+    root = unpack_classes(archive, folder / "unpacked")
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0, seed=seed))
     classes, found = find_images(root)
     rows = build_index(root, classes, digest_files(root, found), config=ingest_slice(recipe, dataset="benchmark"), assigned={})

@@ -111,6 +111,25 @@ def check(
 
 
 @app.command()
+def profile(
+    source: Source,
+    config: Config = None,
+    set_: Set = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="File for the same numbers.", show_default=False)] = None,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Measure where the time of a run on a source would go, and say what bounds it."""
+    from flows.profile import profile_source
+    from pipelines.config import load_recipe
+
+    recipe = load_recipe(config, set_ or [])
+    keep_freed_memory()  # as a run does
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        profile_source(find_source(source, recipe, home=home), recipe, json_file=json_, console=Console())
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     source: Source,

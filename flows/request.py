@@ -43,12 +43,7 @@ def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | Non
         classes, files = found
         check_missing(files, max_bad_fraction=recipe.max_bad_fraction)
         check_class_counts(classes, files, fractions=recipe.split)
-    smallest = BACKBONES[recipe.model.backbone].min_image_size
-    if recipe.image_size < smallest:
-        raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
-    if recipe.model.weights not in ("imagenet", "none"):
-        find_weights_file(recipe.model.weights)
-    training_slice(recipe)
+    check_model(recipe)
     check_home(home)
     check_outside(source, "--home", home)
     if out is not None:
@@ -60,9 +55,33 @@ def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | Non
         )
     else:
         check_writable("--out", Path("runs", "new"))
-    if found is not None and recipe.batch_size > len(found[1]):
+    if found is not None:
+        check_batch_size(recipe, len(found[1]))
+
+
+def check_model(recipe: Recipe) -> None:
+    """Checks what the recipe says about the model.
+
+    Raises:
+        InputError: the images are too small for the backbone, or its weights can't be read.
+    """
+    smallest = BACKBONES[recipe.model.backbone].min_image_size
+    if recipe.image_size < smallest:
+        raise InputError(f"`image_size` must be at least {smallest} for {recipe.model.backbone}; received {recipe.image_size}")
+    if recipe.model.weights not in ("imagenet", "none"):
+        find_weights_file(recipe.model.weights)
+    training_slice(recipe)
+
+
+def check_batch_size(recipe: Recipe, files: int) -> None:
+    """Checks that one batch can be filled.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    if recipe.batch_size > files:
         raise InputError(
-            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {len(found[1])} files:"
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {files} files:"
             " lower it, such as by --set batch_size=8"
         )
 

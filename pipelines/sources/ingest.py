@@ -53,13 +53,19 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
     )
     good = usable(rows)
     extend_ledger(ledger, {row["sha256"]: row["split"] for row in good})
+    return publish_index(home, listing.classes, rows)
+
+
+def publish_index(home: Path, classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> ImageIndex:
+    """Publishes finished rows of an index, whose splits are drawn."""
     with scratch_folder(home) as folder:
         write_index(folder / "index.parquet", rows)
         artifact = publish(home, "ingest", folder)
+    good = usable(rows)
     counts = Counter(row["split"] for row in good)
     return ImageIndex(
         artifact=artifact,
-        classes=listing.classes,
+        classes=tuple(classes),
         examples={split: counts[split] for split in SPLITS},
         bad_files=len(rows) - len(good),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from pipelines.augment.layers import augmentation_layers
+from pipelines.augment.layers import with_augmentation
 from pipelines.augment.philox import Stream, image_ids
 from pipelines.config import FineTuneConfig, HeadConfig
 from pipelines.contracts import PreparedImages, TrainedModel
@@ -64,7 +64,7 @@ def train_head(
         )
     model = _build(prepared, config)
     set_trainable_head(model)
-    batches, trained = _phase_data(data, config, first_epoch=0), _with_augmentation(model, config, first_epoch=0)
+    batches, trained = _phase_data(data, config, first_epoch=0), with_augmentation(model, config.augment, seed=config.seed)
     run = PhaseRun(
         trained, model, batches, name="head", settings=head, best=BestWeights(), checkpoints=checkpoints, report=report
     )
@@ -104,7 +104,7 @@ def fine_tune(
     set_trainable_top(model, layers=fine_tune.layers)
     first_epoch = len(earlier_epochs)
     batches = _phase_data(_read_data(home, prepared), config, first_epoch=first_epoch)
-    trained = _with_augmentation(model, config, first_epoch=first_epoch)
+    trained = with_augmentation(model, config.augment, seed=config.seed + len(Stream) * first_epoch)
     run = PhaseRun(
         trained, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
     )
@@ -156,12 +156,3 @@ def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int)
 def _with_labels(reader: RowReader, labels: NDArray[np.int64]) -> Any:
     images = build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE)
     return tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(labels).batch(EVALUATION_BATCH_SIZE)))
-
-
-def _with_augmentation(classifier: keras.Model, config: TrainingConfig, *, first_epoch: int) -> keras.Model:
-    """What is trained: the classifier, behind augmentation layers where the recipe wants them in the model."""
-    if config.augment.where != "model":
-        return classifier
-    image = keras.Input(classifier.input_shape[1:], name="image", dtype="float32")
-    layers = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
-    return keras.Model(image, classifier(layers(image)))

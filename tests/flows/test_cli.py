@@ -66,6 +66,11 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["train", "{photos}", "--nope"], "No such option: --nope"),
         (["polish"], "No such command"),
         (["check", "{tmp}/missing"], "does not exist"),
+        (["profile", "{tmp}/missing"], "does not exist"),
+        (["profile", "{tmp}/one"], "at least two classes"),
+        (["profile", "{photos}", "--set", "batch_size=500"], "`batch_size` must not be larger .* received 500 for 24 files"),
+        (["profile", "{photos}", "--set", "model.backbone=Xception", "--set", "image_size=64"], "at least 71 for Xception"),
+        (["profile", "{photos}", "--json", "{tmp}/empty"], "`--json` must be a file to write"),
         (["predict", "{tmp}/missing", "{photos}", "--out", "{tmp}/p.parquet"], "`MODEL` must be a run folder"),
         (["predict", "{tmp}", "{tmp}/missing", "--out", "{tmp}/p.parquet"], "`IMAGES` must be an image or a folder"),
         (["evaluate", "{tmp}/missing", "{photos}"], "`MODEL` must be a run folder"),
@@ -106,7 +111,7 @@ def test_verify_reaches_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_names_every_command() -> None:
     done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
-    for command in ("train", "check", "evaluate", "predict", "demo"):
+    for command in ("train", "check", "profile", "evaluate", "predict", "demo"):
         assert f"  {command} " in done.stdout
 
 

@@ -1,0 +1,211 @@
+"""Where the time of a run goes: each part measured by itself on a sample of a source."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.augment.layers import with_augmentation
+from pipelines.augment.philox import DrawKey, image_ids
+from pipelines.augment.policy import Policy, build_policy
+from pipelines.bottleneck import Rates
+from pipelines.config import PhaseConfig, Recipe
+from pipelines.data.batches import build_train_dataset
+from pipelines.data.prepare import Examples, ImageDecoder, prepare, read_examples
+from pipelines.errors import ImageDecodeError, InputError
+from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.sources.examine import ImageFacts, examine_image
+from pipelines.sources.folder import FoundFile
+from pipelines.sources.ingest import publish_index
+from pipelines.store.images import RowReader
+from pipelines.store.index import OK
+from pipelines.training.phases import make_deterministic
+from pipelines.training.trainer import Trainer
+
+SAMPLE = 256
+_SECONDS = 2.0  # of each part at least
+_FEWEST_STEPS = 3
+_STEPS_AHEAD = 8  # more than the data set makes before anyone asks
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured, and on how many images; `bad_files` more of the sample could not be read."""
+
+    images: int
+    bad_files: int
+    rates: Rates
+
+
+def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFile]:
+    """`SAMPLE` files (a batch where that is more, all where there are fewer), the same ones each time."""
+    return random.Random(1).sample(files, min(len(files), max(SAMPLE, batch_size)))
+
+
+def measure_source(
+    root: Path, files: Sequence[FoundFile], classes: Sequence[str], recipe: Recipe, *, report: Report = ignore_progress
+) -> Profile:
+    """Measures every part on some files of a folder, each for a few seconds; what it writes is temporary.
+
+    The network gets random weights: they are as fast as others and need no download.
+
+    Raises:
+        InputError: none of the files can be read.
+        RunError: a file changed meanwhile, or no space is left for the decoded images.
+    """
+    make_deterministic(recipe.seed)
+    rates: dict[str, float | None] = {}
+    report(Progress(0, 3, "parts", "read, examine, decode"))
+    rows = _measure_files(root, files, recipe, rates)
+    batch_size = min(recipe.batch_size, len(rows))
+    whole = len(rows) // batch_size * batch_size  # a smaller last batch would be a step of another kind
+    report(Progress(1, 3, "parts", "gather, warp, colour"))
+    with TemporaryDirectory(prefix="imagemill-profile-") as folder:
+        examples, reader = _prepare(Path(folder), root, rows[:whole], classes, recipe)
+        ids = image_ids(examples.digests)
+        _measure_batches(reader, ids, batch_size, recipe, rates)
+        batches = build_train_dataset(
+            reader,
+            examples.labels,
+            image_ids=ids,
+            num_classes=len(classes),
+            batch_size=batch_size,
+            augment=recipe.augment,
+            seed=recipe.seed,
+            sampling=recipe.sampling,
+        )
+        rates["input"] = _measure_input(iter(batches), batch_size)
+        report(Progress(2, 3, "parts", "wait, step"))
+        _measure_phases(batches, len(classes), recipe, rates)
+    report(Progress(3, 3, "parts"))
+    return Profile(images=len(rows), bad_files=len(files) - len(rows), rates=Rates(**rates))  # type: ignore[arg-type]
+
+
+def _measure_files(
+    root: Path, files: Sequence[FoundFile], recipe: Recipe, rates: dict[str, float | None]
+) -> list[dict[str, Any]]:
+    """Reads, examines and decodes; returns rows of an index, in which files that can't be are left out."""
+    decoder = ImageDecoder(image_size=recipe.image_size, resize=recipe.resize)
+
+    def read(file: FoundFile) -> tuple[FoundFile, bytes]:
+        return file, (root / file.path).read_bytes()
+
+    def examine(item: tuple[FoundFile, bytes]) -> tuple[FoundFile, bytes, ImageFacts]:
+        return *item, examine_image(item[1], max_pixels=recipe.max_pixels)
+
+    def decode(item: tuple[FoundFile, bytes, ImageFacts]) -> dict[str, Any]:
+        file, contents, facts = item
+        decoder.decode(contents)
+        row = {"path": file.path, "sha256": hashlib.sha256(contents).hexdigest(), "label": file.label, "split": "train"}
+        return {**row, "status": OK, "format": facts.format, "mode": facts.mode}
+
+    values: Sequence[Any] = files
+    parts: list[tuple[str, Callable[[Any], Any]]] = [("read", read), ("examine", examine), ("decode", decode)]
+    for part, work in parts:
+        # A second pass over the files would be from memory.
+        outcomes, rates[part] = _time_passes(partial(_attempt_all, work, values), len(values), once=part == "read")
+        values = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+        if not values:
+            raise InputError(f"`SOURCE` has no readable image; the first of {len(files)} is {outcomes[0]}")
+    return list(values)
+
+
+def _attempt_all(work: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """The results of `work` in all threads, with the reason in place of one where a file can't be read."""
+
+    def attempt(value: Any) -> Any:
+        try:
+            return work(value)
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        except ImageDecodeError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(attempt, values))
+
+
+def _time_passes(work: Callable[[], Any], images: int, *, once: bool = False) -> tuple[Any, float]:
+    """The result of `work`, which handles so many images, and images per second over passes that fill the time of a part."""
+    passes, result, started = 0, None, time.monotonic()
+    while not passes or (not once and time.monotonic() - started < _SECONDS):
+        result = work()
+        passes += 1
+    return result, images * passes / (time.monotonic() - started)
+
+
+def _prepare(
+    home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe
+) -> tuple[Examples, RowReader]:
+    """The sample in an image store as a run would make it, all of it for training."""
+    index = publish_index(home, classes, rows)
+    prepared = prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
+    return read_examples(home, prepared, "train")
+
+
+def _measure_batches(
+    reader: RowReader, ids: NDArray[np.uint64], batch_size: int, recipe: Recipe, rates: dict[str, float | None]
+) -> None:
+    """Gathers shuffled batches, and augments one of them by each half of the augmentation."""
+    order = np.random.default_rng(recipe.seed).permutation(len(reader)).reshape(-1, batch_size)
+    _, rates["gather"] = _time_passes(lambda: [reader.gather(batch) for batch in order], len(reader))
+    images, key = reader.gather(order[0]), DrawKey(recipe.seed, 0, ids[order[0]])
+    policy = build_policy(recipe.augment) if recipe.augment.where == "dataset" else Policy()
+    halves = {
+        "warp": replace(policy, coloring=(), erasing=None),
+        "colour": replace(policy, geometry=(), rand_augment=None),
+    }
+    for part, half in halves.items():
+        does_something = half != Policy(engine=half.engine)
+        rates[part] = _time_passes(partial(half.augment, images, key), batch_size)[1] if does_something else None
+
+
+def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
+    """Images per second of an endless data set, those that it made ahead not counted."""
+    for _ in range(_STEPS_AHEAD):
+        next(batches)
+    return _time_passes(lambda: next(batches), batch_size)[1]
+
+
+def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[str, float | None]) -> None:
+    """Trains both phases for a few seconds; the second is left out where it has no epochs."""
+    random_weights = recipe.model.model_copy(update={"weights": "none"})
+    classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
+    model, batches = with_augmentation(classifier, recipe.augment, seed=recipe.seed), iter(dataset)
+
+    def measure(phase: PhaseConfig) -> tuple[float, float]:
+        trainer = Trainer(model, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
+        return _measure_steps(trainer.step, batches)
+
+    set_trainable_head(classifier)
+    rates["head_step"], rates["head_wait"] = measure(recipe.head)
+    rates["fine_tune_step"] = rates["fine_tune_wait"] = None
+    if recipe.fine_tune.epochs:
+        set_trainable_top(classifier, layers=recipe.fine_tune.layers)
+        rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune)
+
+
+def _measure_steps(step: Callable[[Any, Any], Any], batches: Iterator[Any]) -> tuple[float, float]:
+    """Images per second of the work of a step, and the share of the time that goes to waiting for its input."""
+    step(*next(batches))  # traces the graph
+    waited, worked, images, steps = 0.0, 0.0, 0, 0
+    while steps < _FEWEST_STEPS or waited + worked < _SECONDS:
+        started = time.monotonic()
+        pixels, labels = next(batches)
+        arrived = time.monotonic()
+        step(pixels, labels)
+        waited, worked = waited + arrived - started, worked + time.monotonic() - arrived
+        images, steps = images + len(labels), steps + 1
+    return images / worked, waited / (waited + worked)

@@ -1,0 +1,81 @@
+"""The verdict: the part that takes most of the time is named, with its rate and what to change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipelines.bottleneck import Rates, judge
+
+USUAL = Rates(
+    read=10_000,
+    examine=2_000,
+    decode=1_500,
+    gather=20_000,
+    warp=5_000,
+    colour=None,
+    input=4_900,
+    head_step=150,
+    head_wait=0.01,
+    fine_tune_step=110,
+    fine_tune_wait=0.01,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "bound", "advice"),
+    [
+        ({}, (10, 10), "the fine-tune step bounds the run: 110 images/s while input gives 4,900", "`fine_tune.layers`"),
+        ({}, (20, 10), "the head step bounds the run: 150 images/s while input gives 4,900", "`model.backbone`"),
+        (
+            {"fine_tune_step": None, "fine_tune_wait": None},
+            (1, 0),
+            "the head step bounds the run: 150 images/s",
+            "a smaller `image_size`",
+        ),
+        (
+            {"input": 60, "warp": 40, "head_wait": 0.6, "fine_tune_wait": 0.6},
+            (10, 10),
+            "the input bounds the run: 60 images/s, and a head step waits for it 60% of the time, a fine-tune step 60%",
+            "most of it is `warp`: fewer changes in `augment`",
+        ),
+        (
+            {"input": 60, "gather": 30, "warp": None, "head_wait": 0.7, "fine_tune_step": None, "fine_tune_wait": None},
+            (10, 0),
+            "the input bounds the run: 60 images/s, and a head step waits for it 70% of the time;",
+            "most of it is `gather`: a faster disk",
+        ),
+        (
+            {"input": 60, "colour": 35, "head_wait": 0.7, "fine_tune_wait": 0.7},
+            (10, 10),
+            "the input bounds the run",
+            "most of it is `colour`",
+        ),
+        ({"read": 5}, (1, 1), "reading the files bounds the run: 5 images/s", "a faster disk"),
+        ({"examine": 20}, (1, 1), "the check for damaged files bounds the run: 20 images/s", "fewer pixels"),
+        ({"decode": 20}, (1, 1), "decoding bounds the run: 20 images/s", "fewer pixels"),
+    ],
+)
+def test_the_part_that_takes_most_of_the_time_is_named(
+    changes: dict[str, float | None], epochs: tuple[int, int], bound: str, advice: str
+) -> None:
+    sentence = judge(replace(USUAL, **changes), head_epochs=epochs[0], fine_tune_epochs=epochs[1])
+    assert sentence.startswith(bound)
+    assert advice in sentence
+    assert len(sentence.splitlines()) == 1
+
+
+def test_what_is_done_once_does_not_bound_a_long_run() -> None:
+    slow = replace(USUAL, decode=50)
+    assert judge(slow, head_epochs=1, fine_tune_epochs=0).startswith("decoding")
+    assert judge(slow, head_epochs=10, fine_tune_epochs=0).startswith("the head step")
+
+
+def test_only_the_fine_tune_step_is_told_to_train_fewer_layers() -> None:
+    assert "fine_tune.layers" not in judge(USUAL, head_epochs=20, fine_tune_epochs=1)
+
+
+def test_training_that_does_nothing_but_wait_is_bound_by_its_input() -> None:
+    starved = replace(USUAL, head_wait=1.0)
+    assert judge(starved, head_epochs=1, fine_tune_epochs=1).startswith("the input bounds the run")

@@ -1,0 +1,79 @@
+"""Measuring a source: every part gets a rate, files that can't be read are left out, nothing stays on the disk."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Recipe
+from pipelines.errors import InputError
+from pipelines.profile import SAMPLE, draw_sample, measure_source
+from pipelines.progress import Progress
+from pipelines.sources.folder import FoundFile, find_images
+
+
+def tiny(**changes: object) -> Recipe:
+    return Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "none"}, **changes})
+
+
+@pytest.fixture(autouse=True)
+def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part takes more than it must."""
+    monkeypatch.setattr("pipelines.profile._SECONDS", 0.0)
+
+
+@pytest.mark.slow
+def test_every_part_has_a_rate_bad_files_are_left_out_and_nothing_stays(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    (photos / "cat" / "text.jpg").write_text("not an image")
+    classes, files = find_images(photos)
+    files.append(FoundFile("dog/vanished.jpg", "dog", None))
+    before = sorted(photos.rglob("*"))
+    seen: list[Progress] = []
+    profile = measure_source(photos, files, classes, tiny(), report=seen.append)
+    rates = asdict(profile.rates)
+    assert rates.pop("colour") is None
+    for name, value in rates.items():
+        assert value > 0, name
+    assert rates["head_wait"] < 1
+    assert rates["fine_tune_wait"] < 1
+    assert (profile.images, profile.bad_files) == (24, 2)
+    assert [progress.done for progress in seen] == [0, 1, 2, 3]
+    assert sorted(photos.rglob("*")) == before
+    assert not list(scratch.glob("imagemill*"))  # TensorFlow keeps files of its own there while the process lives
+
+
+@pytest.mark.slow
+def test_what_the_recipe_leaves_out_has_no_rate_and_a_batch_may_be_all_there_is(photos: Path) -> None:
+    (photos / "cat" / "000.jpg").write_bytes(b"\xff\xd8\xff")
+    recipe = tiny(fine_tune={"epochs": 0}, augment={"where": "none"}, batch_size=24)
+    classes, files = find_images(photos)
+    profile = measure_source(photos, files, classes, recipe)
+    assert profile.images == 23
+    rates = profile.rates
+    assert rates.warp is rates.colour is rates.fine_tune_step is rates.fine_tune_wait is None
+    assert rates.head_step > 0
+
+
+def test_a_source_without_a_readable_image_is_refused(photos: Path) -> None:
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(b"")
+    classes, files = find_images(photos)
+    with pytest.raises(InputError, match=r"`SOURCE` has no readable image; the first of 24 is .*empty"):
+        measure_source(photos, files, classes, tiny())
+
+
+def test_the_sample_is_the_same_each_time_and_at_least_a_batch() -> None:
+    files = [FoundFile(f"a/{number}.jpg", "a", None) for number in range(1000)]
+    sample = draw_sample(files, batch_size=32)
+    assert len({file.path for file in sample}) == SAMPLE
+    assert sample == draw_sample(files, batch_size=32)
+    assert len(draw_sample(files, batch_size=400)) == 400
+    assert len(draw_sample(files[:10], batch_size=32)) == 10
