@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Part of a store's folder name: rows that another version of the decode graph made are not mixed with these.
 DECODE_VERSION = 2
-_CHUNK = 64  # files under way at once: bounds the memory that decoded images wait in
+_AHEAD = 128  # files under way at once: bounds the memory that decoded images wait in
 _INDEX_COLUMNS = ("path", "sha256", "label", "split", "format", "mode")
 _EXAMPLES_SCHEMA = pa.schema(
     [("path", pa.string()), ("sha256", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("served", pa.bool_())]
@@ -214,14 +217,21 @@ def decode_files(
 
     Raises: as `prepare`.
     """
-    started, done = time.monotonic(), 0
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), _CHUNK):
-            for image in pool.map(lambda file: _decode_file(root, file, decoder, layout), files[start : start + _CHUNK]):
-                yield image
-                done += 1
-                rate = done / max(time.monotonic() - started, 1e-6)
-                report(Progress(done, len(files), "images", images_per_second=rate))
+    started = time.monotonic()
+    waiting = iter(files)
+    # As many threads as cores: each holds a whole photo, and more would decode none any sooner.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit(count: int) -> Iterator[Future[ImageRow]]:
+            return (pool.submit(_decode_file, root, file, decoder, layout) for file in islice(waiting, count))
+
+        under_way = deque(submit(_AHEAD))
+        for done in range(1, len(files) + 1):
+            image = under_way.popleft().result()
+            under_way.extend(submit(1))  # so that threads have work while a shard is written
+            yield image
+            rate = done / max(time.monotonic() - started, 1e-6)
+            report(Progress(done, len(files), "images", images_per_second=rate))
 
 
 def _decode_file(root: Path, file: tuple[str, str], decoder: ImageDecoder, layout: StoreLayout) -> ImageRow:
