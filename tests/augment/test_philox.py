@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ def test_uniform_numbers_are_those_of_tensorflow_s_generator() -> None:
             np.testing.assert_array_equal(row[4 * block : 4 * block + 4], (words.numpy() + 0.5) / 2**32)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(IDS) - 1), max_size=4), st.permutations(range(len(IDS))))
 def test_an_image_s_numbers_do_not_depend_on_the_batch_it_is_in(cuts: list[int], order: list[int]) -> None:
     requests = [(Stream.ROTATION, 1), (Stream.ERASING, 2)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.augment import affine
@@ -67,6 +67,7 @@ def test_both_engines_augment_alike() -> None:
     assert_same_pixels(augmented(other), augmented(EVERYTHING), mean=0.3, most=4)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(COUNT)), st.integers(1, COUNT - 1))
 def test_an_image_looks_the_same_in_whatever_batch_it_comes(order: list[int], cut: int) -> None:
     whole = augmented(EVERYTHING)

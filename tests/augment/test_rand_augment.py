@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.augment import affine, color
+from pipelines.augment import affine
 from pipelines.augment.affine import Rotation, Shear
-from pipelines.augment.color import Brightness, Contrast
+from pipelines.augment.color import Contrast
 from pipelines.augment.rand_augment import RandAugment
 from tests.augment.reference import MANY, SIDE, uniforms_of
 
@@ -38,13 +38,14 @@ def test_operations_are_applied_in_turn_at_full_strength() -> None:
     np.testing.assert_array_equal(colors[1], np.eye(7))
 
 
-def test_order_matters_within_an_image() -> None:
+def test_the_order_of_what_is_drawn_matters_within_an_image() -> None:
     policy = RandAugment(2, 1.0)
-    numbers = np.array([[[CONTRAST, 1], [7, 1]], [[7, 1], [CONTRAST, 1]]], float)  # 7: brightness
-    colors = policy.colors(numbers)
-    contrast, brightness = Contrast(1).matrices(np.array([[1.9]])), Brightness(1).matrices(np.array([[102.0]]))
-    np.testing.assert_allclose(colors[0], color.compose([contrast, brightness])[0], atol=1e-9)
-    np.testing.assert_allclose(colors[1], color.compose([brightness, contrast])[0], atol=1e-9)
+    one_way, other_way = [[ROTATION, 1], [SHEAR_X, 1]], [[SHEAR_X, 1], [ROTATION, 1]]
+    warps = policy.warps(np.array([one_way, other_way], float), side_px=SIDE)
+    turned = Rotation(1).matrices(np.array([[np.pi / 6]]), side_px=SIDE)
+    sheared = Shear(1, 1).matrices(np.array([[0.3, 0.0]]), side_px=SIDE)
+    np.testing.assert_allclose(warps[:1], affine.compose([turned, sheared]), atol=1e-9)
+    np.testing.assert_allclose(warps[1:], affine.compose([sheared, turned]), atol=1e-9)
 
 
 def test_magnitude_zero_changes_nothing() -> None:
