@@ -109,7 +109,7 @@ def test_a_far_step_comes_as_readily_as_the_first(reader: RowReader) -> None:
 @pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
 def test_workers_together_see_what_one_process_sees_in_larger_batches(reader: RowReader, sampling: str) -> None:
     labels = np.arange(EXAMPLES) // 6
-    options: dict[str, Any] = {"augment": AugmentConfig(), "seed": 1, "sampling": sampling}
+    options: dict[str, Any] = {"image_ids": IDS, "num_classes": 4, "augment": AugmentConfig(), "seed": 1, "sampling": sampling}
 
     def batches(steps: int, **changes: Any) -> list[Any]:
         dataset = build_train_dataset(reader, labels, **options, **changes)
