@@ -63,6 +63,7 @@ def read_epochs(descriptor: Path, epochs: int) -> None:
     from pipelines.allocator import keep_freed_memory
 
     keep_freed_memory()  # as the command does
+    from pipelines.augment.philox import image_ids
     from pipelines.config import AugmentConfig
     from pipelines.contracts import PreparedImages
     from pipelines.data.batches import build_train_dataset, steps_per_epoch
@@ -70,7 +71,15 @@ def read_epochs(descriptor: Path, epochs: int) -> None:
 
     prepared = PreparedImages.model_validate_json(descriptor.read_bytes())
     examples, reader = read_examples(descriptor.parent, prepared, "train")
-    batches = build_train_dataset(reader, examples.labels, batch_size=32, augment=AugmentConfig(), seed=1)
+    batches = build_train_dataset(
+        reader,
+        examples.labels,
+        image_ids=image_ids(examples.digests),
+        num_classes=len(CLASSES),
+        batch_size=32,
+        augment=AugmentConfig(),
+        seed=1,
+    )
     for _ in batches.take(epochs * steps_per_epoch(len(examples), 32)):
         pass
 

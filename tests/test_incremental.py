@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Recipe
+from pipelines.config import Recipe, StoreConfig
 from pipelines.contracts import PreparedImages
 from pipelines.data.prepare import prepare
 from pipelines.errors import SourceChangedError
@@ -24,7 +24,7 @@ def run(home: Path, source: Path, *, verify: bool = False, image_size: int = 32)
     with opened_below(source) as examined:
         index = ingest(home, source, listing, config=ingest_slice(Recipe(), dataset="d"))
     with opened_below(source) as decoded:
-        prepared = prepare(home, source, index, image_size=image_size, resize="stretch")
+        prepared = prepare(home, source, index, image_size=image_size, resize="stretch", store=StoreConfig())
     return prepared, [sorted(scanned), sorted(examined), sorted(decoded)]
 
 

@@ -124,7 +124,8 @@ def test_workers_together_see_what_one_process_sees_in_larger_batches(reader: Ro
 
 def test_an_image_that_comes_twice_in_a_balanced_epoch_is_changed_in_two_ways(tmp_path: Path) -> None:
     reader, labels = open_reader(tmp_path, "decoded"), np.array([0] * (EXAMPLES - 1) + [1])
-    dataset = build_train_dataset(reader, labels, batch_size=EXAMPLES, augment=AugmentConfig(), seed=1, sampling="balanced")
+    options: dict[str, Any] = {"image_ids": IDS, "num_classes": 2, "augment": AugmentConfig(), "seed": 1}
+    dataset = build_train_dataset(reader, labels, batch_size=EXAMPLES, sampling="balanced", **options)
     ((images, seen),) = dataset.take(1).as_numpy_iterator()
     assert seen.sum() in (EXAMPLES // 2, EXAMPLES // 2 + 1)
     assert len({image.tobytes() for image in images[seen == 1]}) == seen.sum()
@@ -133,4 +134,4 @@ def test_an_image_that_comes_twice_in_a_balanced_epoch_is_changed_in_two_ways(tm
 def test_a_worker_without_a_share_is_refused(tmp_path: Path) -> None:
     reader = open_reader(tmp_path, "decoded")
     with pytest.raises(ValueError, match=r"share of the 21 examples; received Worker.*: use fewer workers"):
-        build_train_dataset(reader, LABELS, batch_size=1, augment=OFF, seed=1, worker=Worker(21, 22))
+        take(reader, 1, worker=Worker(21, 22))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.config import StoreConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.data.prepare import prepare
 from pipelines.slices import ingest_slice, training_slice
@@ -97,7 +98,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedIm
     folder = tmp_path_factory.mktemp("resume")
     home, source = folder / "home", write_learnable(folder / "photos", 40)
     index = ingest(home, source, scan_source(home, source), config=ingest_slice(RECIPE, dataset="d"))
-    return home, prepare(home, source, index, image_size=32, resize="stretch")
+    return home, prepare(home, source, index, image_size=32, resize="stretch", store=StoreConfig())
 
 
 @pytest.fixture(scope="module")
