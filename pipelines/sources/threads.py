@@ -9,7 +9,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Items to a future, which takes 20 us and 2 kB: for 100,000 files that have not changed more than the work itself.
+# Items to a future, which takes 13 us and 1.6 kB.
 CHUNK = 16
 
 
