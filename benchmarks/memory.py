@@ -74,7 +74,7 @@ def read_epochs(descriptor: Path, epochs: int) -> None:
     batches = build_train_dataset(
         reader,
         examples.labels,
-        image_ids=image_ids(examples.digests),
+        image_ids=image_ids(examples.table["sha256"]),
         num_classes=len(CLASSES),
         batch_size=32,
         augment=AugmentConfig(),

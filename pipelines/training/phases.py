@@ -128,7 +128,7 @@ def make_deterministic(seed: int) -> None:
 def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
     train, train_reader = read_examples(home, prepared, "train")
     validation, validation_reader = read_examples(home, prepared, "validation")
-    ids = image_ids(train.digests)
+    ids = image_ids(train.table["sha256"])
     return TrainingData(train_reader, train.labels, ids, validation_reader, validation.labels, len(prepared.classes))
 
 
