@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import INDEX, check_target
 from pipelines.slices import ingest_slice
-from pipelines.sources.folder import digest_files
-from pipelines.sources.source import Source
+from pipelines.sources.folder import count_ignored, digest_files
+from pipelines.sources.source import FolderSource, Source
 from pipelines.store.artifacts import folder_in_place, write_json
 from pipelines.store.index import usable, write_index
 from tasks.progress import reporter
@@ -26,8 +26,10 @@ REPORT = "check.json"
 _GROUPS_SHOWN = 10
 
 
-def check_source(source: Source, recipe: Recipe, *, out: Path | None, console: Console) -> None:
+def check_source(source: Source, recipe: Recipe, *, home: Path, out: Path | None, console: Console) -> None:
     """Looks at every file, prints what was found and, with `out`, writes index.parquet and check.json.
+
+    Splits are those that a run with this home would draw; nothing is written to the home.
 
     Raises:
         InputError: a run on this source would be refused, said after everything else was.
@@ -35,19 +37,23 @@ def check_source(source: Source, recipe: Recipe, *, out: Path | None, console: C
     if out is not None:
         check_target(out, files=(REPORT, INDEX))
         check_outside(source, "--out", out)
-    from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal
+    from pipelines.sources.ingest import check_bad_files, draw_splits, examine_files, group_near_equal, ledger_path
+    from pipelines.sources.splits import read_ledger
+    from pipelines.sources.summary import summarise
 
     with display_stages(console):
         classes, found = source.find(report=reporter("check"))
         files = digest_files(source.root, found)
         rows = examine_files(source.root, files, max_pixels=recipe.max_pixels, report=reporter("check"))
-    group_near_equal(rows)
-    report = summarise(rows, classes)
+    group_near_equal(rows, max_bits=recipe.split.near_equal_bits)
+    ignored = count_ignored(source.root) if isinstance(source, FolderSource) else {}
+    report = {**summarise(rows, classes), "ignored_files": ignored}
     _print_report(console, rows, report)
     config = ingest_slice(recipe, dataset=dataset_name(source, recipe))
+    assigned = read_ledger(ledger_path(home, config))
     try:
         check_bad_files(rows, max_bad_fraction=recipe.max_bad_fraction)
-        draw_splits(rows, classes, config=config, assigned={})
+        draw_splits(rows, classes, config=config, assigned=assigned)
         _print_splits(console, rows, classes)
     finally:
         if out is not None:
@@ -55,35 +61,6 @@ def check_source(source: Source, recipe: Recipe, *, out: Path | None, console: C
                 write_index(folder / INDEX, rows)
                 write_json(folder / REPORT, report)
             print_where_to_look(console, out, [(INDEX, "every file seen"), (REPORT, "the findings")])
-
-
-def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
-    """The content of check.json, from rows of the index whose splits are still those of the folders, or null.
-
-    `duplicates` are groups of equal or near-equal images, `leaks` those that lie in several split folders, `conflicts`
-    those that lie in several classes.
-    """
-    good = usable(rows)
-    groups: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in good:
-        groups[row["group"]].append(row)
-    duplicates = [members for members in groups.values() if len(members) > 1]
-    sides = sorted(min(row["width"], row["height"]) for row in good)
-    return {
-        "files": len(rows),
-        "bad_files": [{"path": row["path"], "reason": row["reason"]} for row in rows if row["status"] == "bad"],
-        "classes": {name: sum(row["label"] == name for row in good) for name in classes},
-        "formats": dict(Counter(row["format"] for row in good)),
-        "bytes": sum(row["bytes"] for row in good),
-        "shorter_side_px": {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]} if sides else None,
-        "duplicates": [_paths(members) for members in duplicates],
-        "leaks": [_paths(members) for members in duplicates if len({row["split"] for row in members}) > 1],
-        "conflicts": [_paths(members) for members in duplicates if len({row["label"] for row in members}) > 1],
-    }
-
-
-def _paths(members: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [row["path"] for row in members]
 
 
 def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> None:
@@ -98,6 +75,9 @@ def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: M
             f"shorter side {sides['smallest']} to {sides['largest']} px, median {sides['median']}; formats: {formats};"
             f" {report['bytes'] / 2**20:.1f} MiB",
         )
+    if report["ignored_files"]:
+        others = ", ".join(f"{name or 'no extension'} {count}" for name, count in sorted(report["ignored_files"].items()))
+        say(console, f"{sum(report['ignored_files'].values())} other files are no images by their names: {others}")
     print_bad_files(console, rows)
     for name, what in (
         ("leaks", "in more than one split folder: the judging images leak into training"),

@@ -107,7 +107,7 @@ def check(
     check_home(home)
     recipe = load_recipe(config, set_ or [])
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
-        check_source(find_source(source, recipe, home=home), recipe, out=out, console=Console())
+        check_source(find_source(source, recipe, home=home), recipe, home=home, out=out, console=Console())
 
 
 @app.command()

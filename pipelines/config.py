@@ -55,6 +55,12 @@ class SplitConfig(Section):
     validation: float = Field(0.1, gt=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(1, ge=0, description="of the draw, apart from the seed of training: test images stay test images")
+    near_equal_bits: int = Field(
+        16,
+        ge=0,
+        le=64,
+        description="images whose 256-bit perceptual hashes differ in at most so many bits share a split (sources/examine.py)",
+    )
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:

@@ -35,10 +35,10 @@ from tasks.progress import current_listener
 
 # Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
 STAGE_VERSIONS: Mapping[str, int] = {
-    "ingest": 1,
-    "prepare": 1,
-    "head": 1,
-    "fine_tune": 1,
+    "ingest": 2,
+    "prepare": 2,
+    "head": 2,
+    "fine_tune": 2,
     "evaluate": 1,
     "export": 1,
 }

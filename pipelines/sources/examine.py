@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from pipelines.config import SplitConfig
 from pipelines.errors import ImageDecodeError
 from pipelines.sources.containers import check_png, measure_gif, measure_webp, name_foreign_format
 from pipelines.sources.pillow import (
@@ -29,7 +30,7 @@ from pipelines.sources.pillow import (
 # the same bytes; tests/stage_versions.json guards it.
 EXAMINE_VERSION: Final = 1
 
-# Images whose 256-bit hashes differ in at most this many bits count as near-equal.
+# Images whose 256-bit hashes differ in at most this many bits count as near-equal, unless a recipe says otherwise.
 #
 # Copies stay below it. Of 700 photos (100-500 px wide), the 99th percentile of the distance to a copy was: JPEG of quality
 # 60 4 bits, half the size 8, PNG 8, WebP 10, 10% brighter 12; 20% brighter went above for 4%. At 32x32 px (1,500 images of
@@ -37,7 +38,7 @@ EXAMINE_VERSION: Final = 1
 # Other images stay above it. Within it were 28 pairs of all 60,000 images of CIFAR-10, each by eye one picture twice; 70
 # of all 70,000 of Fashion-MNIST, one garment or two of one cut; 1 of 1,399 cats and dogs, one picture, and the next was
 # at 86 bits. scikit-learn's 1,797 digits set the limit: enlarged to 32 px, their closest pair is at 18.
-NEAR_EQUAL_BITS: Final = 16
+NEAR_EQUAL_BITS: Final = SplitConfig().near_equal_bits
 
 # The 16 x 16 lowest frequencies of the image at 64 x 64 px. With 64 bits in place of 256, different digits are 2 bits apart.
 _HASH_SIDE = 16

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLIT_SYNONYMS = frozenset({*SPLIT_FOLDERS, "training", "valid", "dev", "eval", "evaluation", "testing", "holdout"})
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,12 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
     nested = [name for name in split_names if _sub_folders(root / name)]
     others = [name for name in names if name not in SPLIT_FOLDERS]
     if not nested or (others and ("train" not in nested or len(nested) == 1)):
+        _check_split_names(root, names)
         return [(root, None)]
     if others:
         raise InputError(
-            f"`SOURCE` mixes split folders ({', '.join(nested)}) with others ({', '.join(others)}); move one kind away"
+            f"`SOURCE` mixes split folders ({', '.join(nested)}) with others ({', '.join(map(repr, others))});"
+            " move one kind away"
         )
     if flat := [name for name in split_names if name not in nested]:
         raise InputError(
@@ -190,6 +193,15 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
     if len(by_split) < len(nested):
         raise InputError("`SOURCE` has both `val` and `validation`; keep one of them")
     return [(by_split[split], split) for split in SPLITS if split in by_split]
+
+
+def _check_split_names(root: Path, names: Sequence[str]) -> None:
+    """Refuses folders that are splits under other names: a model would learn to tell one split from another."""
+    if len(names) > 1 and all(name.lower() in SPLIT_SYNONYMS and _sub_folders(root / name) for name in names):
+        raise InputError(
+            f"`SOURCE` has folders that look like splits, not classes ({', '.join(names)});"
+            " name them train, validation and test"
+        )
 
 
 def _sub_folders(folder: Path) -> list[str]:
@@ -212,10 +224,21 @@ def image_paths(folder: Path) -> list[Path]:
 
 def _image_names(folder: Path) -> Iterator[str]:
     """What `image_paths` gives, relative to the folder: a `Path` for each file would take longer than all the rest."""
-    for where, _, names in sorted(os.walk(folder), key=lambda entry: entry[0]):
+    for where, _, names in sorted(os.walk(folder, onerror=_refuse_to_skip), key=lambda entry: entry[0]):
         place = Path(where).relative_to(folder).as_posix()
         prefix = "" if place == "." else f"{place}/"
         yield from (prefix + name for name in sorted(names) if name.lower().endswith(EXTENSIONS))
+
+
+def _refuse_to_skip(error: OSError) -> None:
+    """`os.walk` leaves out folders that it can't list, and with them a part of the data."""
+    raise InputError(f"a folder can't be listed: {error.filename!r} ({error.strerror}); mend or move it") from error
+
+
+def count_ignored(root: Path) -> dict[str, int]:
+    """How many files of a folder are no images by their names, by extension; files whose name starts with a dot aside."""
+    names = (name for _, _, files in os.walk(root) for name in files if not name.startswith("."))
+    return dict(Counter(Path(name).suffix.lower() for name in names if not name.lower().endswith(EXTENSIONS)))
 
 
 def printable_path(path: Path) -> str:
@@ -237,7 +260,7 @@ def _recall(place: str, file: FoundFile, states: FileStates | None) -> FoundFile
     if file.problem or states is None:
         return file if file.problem else None
     try:
-        status = os.stat(place + file.path)  # noqa: PTH116 (a `Path` costs more than the call)
+        status = os.stat(os.path.join(place, file.path))  # noqa: PTH116, PTH118 (a `Path` costs more than the call)
     except OSError:
         return None
     sha256 = states.recall(file.path, status)

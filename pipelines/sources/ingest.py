@@ -24,7 +24,7 @@ from pipelines.sources.folder import (
     splits_to_draw,
 )
 from pipelines.sources.scan import read_listing
-from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, read_ledger
+from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, ledger_lock, read_ledger
 from pipelines.sources.threads import map_chunks
 from pipelines.store.artifacts import publish, scratch_folder
 from pipelines.store.index import BAD, OK, usable, write_index
@@ -41,18 +41,12 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
         InputError: no readable image, too many bad files (all are listed), or a class with too few images.
         SourceChangedError: a file is not what the scan saw.
     """
+    facts = facts_path(home, max_pixels=config.max_pixels)
+    rows = _examine_and_group(root, read_listing(home, listing), config=config, facts=facts, report=report)
     ledger = ledger_path(home, config)
-    rows = build_index(
-        root,
-        listing.classes,
-        read_listing(home, listing),
-        config=config,
-        assigned=read_ledger(ledger),
-        facts=facts_path(home, max_pixels=config.max_pixels),
-        report=report,
-    )
-    good = usable(rows)
-    extend_ledger(ledger, {row["sha256"]: row["split"] for row in good})
+    with ledger_lock(ledger):  # else two runs that overlap could put one image into two splits
+        draw_splits(rows, listing.classes, config=config, assigned=read_ledger(ledger))
+        extend_ledger(ledger, {row["sha256"]: row["split"] for row in usable(rows)})
     return publish_index(home, listing.classes, rows)
 
 
@@ -73,7 +67,8 @@ def publish_index(home: Path, classes: Sequence[str], rows: Sequence[Mapping[str
 
 def ledger_path(home: Path, config: IngestConfig) -> Path:
     """Where the split assignments of a data set under these fractions and this seed are kept."""
-    settings = f"{config.dataset}\0{config.split.model_dump_json()}"
+    split = config.split.model_dump_json(exclude={"near_equal_bits"})  # it may change; what was assigned stays
+    settings = f"{config.dataset}\0{split}"
     return home / "splits" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.parquet"
 
 
@@ -84,24 +79,30 @@ def build_index(
     *,
     config: IngestConfig,
     assigned: Mapping[str, str],
-    facts: Path | None = None,
-    report: Report = ignore_progress,
 ) -> list[dict[str, Any]]:
     """Examines every file and assigns the splits; returns one row of the index per file, in the order of `files`.
 
     Raises: as `ingest`.
     """
-    rows = examine_files(root, files, max_pixels=config.max_pixels, facts=facts, report=report)
-    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
-    group_near_equal(rows)
+    rows = _examine_and_group(root, files, config=config, facts=None, report=ignore_progress)
     draw_splits(rows, classes, config=config, assigned=assigned)
     return rows
 
 
-def group_near_equal(rows: Sequence[dict[str, Any]]) -> None:
-    """Numbers, in place, the groups of equal and near-equal images among the usable rows."""
+def _examine_and_group(
+    root: Path, files: Sequence[FoundFile], *, config: IngestConfig, facts: Path | None, report: Report
+) -> list[dict[str, Any]]:
+    rows = examine_files(root, files, max_pixels=config.max_pixels, facts=facts, report=report)
+    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
+    group_near_equal(rows, max_bits=config.split.near_equal_bits)
+    return rows
+
+
+def group_near_equal(rows: Sequence[dict[str, Any]], *, max_bits: int) -> None:
+    """Numbers, in place, the groups of images among the usable rows whose hashes differ in at most `max_bits` bits."""
     good = [row for row in rows if row["status"] == OK]
-    for row, group in zip(good, near_equal_groups([row["perceptual_hash"] for row in good]), strict=True):
+    groups = near_equal_groups([row["perceptual_hash"] for row in good], max_bits=max_bits)
+    for row, group in zip(good, groups, strict=True):
         row["group"] = int(group)
 
 

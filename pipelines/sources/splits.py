@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,17 +78,23 @@ def read_ledger(path: Path) -> dict[str, str]:
     return dict(zip(table["sha256"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
-def extend_ledger(path: Path, assignments: Mapping[str, str]) -> None:
-    """Adds assignments to the ledger, in one step; those that it already has stay as they are."""
+@contextmanager
+def ledger_lock(path: Path) -> Iterator[None]:
+    """Held from reading a ledger to extending it, so that two runs that overlap assign nothing twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        ledger = read_ledger(path)
-        if assignments.keys() <= ledger.keys():
-            return
-        merged = sorted({**assignments, **ledger}.items())
-        columns = {"sha256": [digest for digest, _ in merged], "split": [split for _, split in merged]}
-        with file_in_place(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
+        yield
+
+
+def extend_ledger(path: Path, assignments: Mapping[str, str]) -> None:
+    """Adds assignments to the ledger, under its lock and in one step; those that it already has stay as they are."""
+    ledger = read_ledger(path)
+    if assignments.keys() <= ledger.keys():
+        return
+    merged = sorted({**assignments, **ledger}.items())
+    columns = {"sha256": [digest for digest, _ in merged], "split": [split for _, split in merged]}
+    with file_in_place(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
 
 
 def _intervals(fractions: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -134,7 +141,7 @@ def _fill_empty_splits(
                 images = sum(item.label == label for item in items)
                 raise InputError(
                     f"class {label!r} can't be shared out among {len(intervals)} splits: its {images} images are"
-                    f" {len(groups)} groups of equal or near-equal ones; add different images"
+                    f" {len(groups)} groups of equal or near-equal ones; add different images, or lower `split.near_equal_bits`"
                 )
             nearest = min(movable, key=lambda group: (max(start - draws[group], draws[group] - end, 0), draws[group]))
             counts[splits[nearest]] -= 1

@@ -137,6 +137,7 @@ def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
     (source / "train" / "a" / "twin.jpg").write_bytes(encode(photo, "JPEG", quality=95))
     (source / "train" / "b" / "twin.png").write_bytes(encode(photo, "PNG"))
     (source / "train" / "b" / "text.jpg").write_text("not an image")
+    (source / "train" / "b" / "phone.heic").write_text("of another kind")
     out = tmp_path / "out"
     assert run("check", source, "--out", out, "--set", "max_bad_fraction=.2", monkeypatch=monkeypatch) == 0
     report = json.loads((out / "check.json").read_text())
@@ -148,6 +149,8 @@ def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
     shown = capfd.readouterr().out
     assert "18 files, 1 bad, 2 classes" in shown
     assert "leak into training" in shown
+    assert report["ignored_files"] == {".heic": 1}
+    assert "1 other files are no images by their names: .heic 1" in shown
     assert len(pq.read_table(out / "index.parquet")) == 18
 
 

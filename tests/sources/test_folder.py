@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
 
 from pipelines.config import SplitConfig
 from pipelines.errors import InputError, SourceChangedError
-from pipelines.sources.folder import check_class_counts, digest_files, find_images, image_paths, read_unchanged
+from pipelines.sources.folder import (
+    check_class_counts,
+    count_ignored,
+    digest_files,
+    find_images,
+    image_paths,
+    read_unchanged,
+)
 from tests.sources.folders import write_classes, write_photo
 
 FRACTIONS = SplitConfig()
@@ -168,3 +177,41 @@ def test_a_file_that_changed_after_the_scan_is_refused(tmp_path: Path) -> None:
     (root / scanned.path).unlink()
     with pytest.raises(SourceChangedError, match=r"'a/000\.jpg' can no longer be read"):
         read_unchanged(root, scanned.path, scanned.sha256)
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("Train", "valid"), ("dev", "test", "train2")])
+def test_folders_that_are_splits_under_other_names_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write_classes(tmp_path / name, {"glioma": 2, "none": 2})
+    if "train2" in names:
+        assert find_images(tmp_path / "train2")[0] == ["glioma", "none"]
+        return
+    with pytest.raises(InputError, match=r"look like splits, not classes .*; name them train, validation and test"):
+        find_images(tmp_path)
+
+
+def test_classes_that_are_called_like_splits_hold_images(tmp_path: Path) -> None:
+    assert find_images(write_classes(tmp_path, {"Dev": 1, "Eval": 1}))[0] == ["Dev", "Eval"]
+
+
+def test_a_folder_that_can_not_be_listed_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_classes(tmp_path / "root", {"a": 2, "b": 2})
+    write_classes(root / "a", {"locked": 2})
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for look in (lambda: find_images(root), lambda: image_paths(root)):
+        with pytest.raises(InputError, match=r"a folder can't be listed: '.*locked' \(Permission denied\)"):
+            look()
+
+
+def test_other_files_are_counted_by_extension(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "root", {"a": 2, "b": 2})
+    for name in ("a/x.HEIC", "b/y.heic", "notes", ".hidden.txt"):
+        (root / name).write_bytes(b"x")
+    assert count_ignored(root) == {".heic": 2, "": 1}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from pipelines.config import Recipe
@@ -20,7 +21,7 @@ from pipelines.slices import ingest_slice
 from pipelines.sources import examine, facts
 from pipelines.sources.facts import extend_facts, facts_path, read_facts
 from pipelines.sources.folder import digest_files, find_images
-from pipelines.sources.ingest import build_index, examine_files, ingest
+from pipelines.sources.ingest import build_index, draw_splits, examine_files, group_near_equal, ingest, ledger_path
 from pipelines.sources.scan import read_listing, scan_source
 from pipelines.store.artifacts import artifact_path
 from pipelines.store.index import read_index, usable
@@ -259,3 +260,32 @@ def test_progress_counts_known_files_at_once(photos: Path, tmp_path: Path) -> No
     listing, seen = scan_source(tmp_path / "home", photos), list[Progress]()
     ingest(tmp_path / "home", photos, listing, config=ingest_slice(Recipe(), dataset="d"), report=seen.append)
     assert [(progress.done, progress.total) for progress in seen] == [(24, 25), (25, 25)]
+
+
+def test_a_recipe_says_how_equal_near_equal_is() -> None:
+    rows: list[dict[str, Any]] = [{"status": "ok", "perceptual_hash": f"{code:064x}"} for code in (0, 0, 1, 2**255 - 1)]
+    for bits, groups in ((0, [0, 0, 2, 3]), (16, [0, 0, 0, 3])):
+        group_near_equal(rows, max_bits=bits)
+        assert [row["group"] for row in rows] == groups
+
+
+def test_how_equal_near_equal_is_does_not_change_the_ledger(tmp_path: Path) -> None:
+    recipes = [Recipe.model_validate({"split": split}) for split in ({}, {"near_equal_bits": 0}, {"seed": 2})]
+    paths = [ledger_path(tmp_path, ingest_slice(recipe, dataset="d")) for recipe in recipes]
+    assert paths[0] == paths[1] != paths[2]
+
+
+def test_the_ledger_is_locked_from_reading_to_writing(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ingest_slice(Recipe(), dataset="d")
+    lock = ledger_path(tmp_path, config).with_suffix(".lock")
+    tried = []
+
+    def draw(*arguments: Any, **options: Any) -> None:
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(timeout=0)
+        tried.append(lock)
+        draw_splits(*arguments, **options)
+
+    monkeypatch.setattr("pipelines.sources.ingest.draw_splits", draw)
+    ingest(tmp_path, photos, scan_source(tmp_path, photos), config=config)
+    assert tried
