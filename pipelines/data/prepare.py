@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -188,10 +188,10 @@ class ImageDecoder:
     """
 
     def __init__(self, *, image_size: int, resize: Literal["stretch", "crop"]) -> None:
-        bytes_spec = tf.TensorSpec([], tf.string)
-        pixels_spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._decode = _concrete(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize), bytes_spec)
-        self._resize = _concrete(lambda pixels: resize_image(pixels, image_size=image_size, resize=resize), pixels_spec)
+        self._options: Any = {"image_size": image_size, "resize": resize}
+        # Traced here, before threads share it.
+        decode = tf.function(lambda contents: decode_and_resize(contents, **self._options))
+        self._decode = decode.get_concrete_function(tf.TensorSpec([], tf.string))
 
     def decode(self, contents: bytes) -> tuple[NDArray[np.uint8], bool]:
         """Pixels uint8 [S, S, 3], and whether the served graph made them.
@@ -202,7 +202,7 @@ class ImageDecoder:
         try:
             return self._decode(tf.constant(contents)).numpy(), True
         except tf.errors.InvalidArgumentError:
-            return self._resize(tf.constant(decode_upright_pillow(contents))).numpy(), False
+            return resize_image(tf.constant(decode_upright_pillow(contents)), **self._options).numpy(), False
 
 
 def decode_files(
@@ -241,11 +241,6 @@ def _decode_file(root: Path, file: tuple[str, str], decoder: ImageDecoder, layou
     except ImageDecodeError as error:
         raise RunError(f"{path!r} passed ingest but can't be decoded ({error}); remove it and run again") from error
     return ImageRow(digest, pack_row(pixels, layout=layout), served)
-
-
-def _concrete(function: Callable[[Any], Any], spec: Any) -> Any:
-    """Traces once, before threads share it."""
-    return tf.function(function).get_concrete_function(spec)
 
 
 def _other_versions(folder: Path) -> list[str]:

@@ -232,6 +232,8 @@ def _image_names(folder: Path) -> Iterator[str]:
 
 def _refuse_to_skip(error: OSError) -> None:
     """`os.walk` leaves out folders that it can't list, and with them a part of the data."""
+    if isinstance(error, FileNotFoundError):  # a class that a split folder lacks
+        return
     raise InputError(f"a folder can't be listed: {error.filename!r} ({error.strerror}); mend or move it") from error
 
 

@@ -226,7 +226,7 @@ def _find_features(info: Any, title: str) -> tuple[str, str]:
         return keys[0], keys[1]
     if len(images) == len(labels) == 1:
         return images[0], labels[0]
-    found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+    found = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in sorted(features.items()))
     raise InputError(
         f"`SOURCE` must be a data set with one image and one class label per example; {title} has"
         f" {one_line(found or type(info.features).__name__)}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -31,8 +32,10 @@ class Place:
         command = [COMMAND, "train", str(self.source), "--home", str(self.home), "--out", str(self.folder / name)]
         command += [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, text=True, start_new_session=True, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "text": True}
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, start_new_session=True, **options)
 
     def cache(self, name: str) -> dict[str, str]:
         """Hit or miss of each stage but scan."""

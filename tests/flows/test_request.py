@@ -11,6 +11,7 @@ from flows.request import check_home, check_request, complete_recipe, default_ho
 from pipelines.config import ModelConfig, Recipe
 from pipelines.errors import InputError
 from pipelines.run_folder import EVALUATION_FILES, RUN_FILES, check_target, check_writable
+from pipelines.sources.source import FolderSource
 
 
 def test_default_folders_are_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_a_weights_file_of_an_unknown_kind_is_refused_at_once(photos: Path, tmp_
     (tmp_path / "weights.pth").write_bytes(b"x")
     recipe = Recipe(model=ModelConfig(weights=str(tmp_path / "weights.pth")))
     with pytest.raises(InputError, match=r"`model.weights` must end in one of .*\.weights\.h5"):
-        check_request(photos, recipe, home=tmp_path / "home", out=tmp_path / "out")
+        check_request(FolderSource(photos), recipe, home=tmp_path / "home", out=tmp_path / "out")
 
 
 def test_a_finished_recipe_repeats_the_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_a_bad_file_is_named_and_the_run_goes_on(copied: Runs) -> None:
     ("changes", "message"),
     [
         ({"batch_size": 500}, r"`batch_size` must not be larger than the training split; received 500 for 28 files"),
-        ({"model": {"weights": "/no/such/file"}}, "`model.weights` must be imagenet, none or a file"),
+        ({"model": {"weights": "/no/such/file"}}, "`model.weights` must be imagenet, none or an existing file"),
     ],
 )
 def test_a_request_that_can_not_be_carried_out_is_refused(copied: Runs, changes: dict[str, Any], message: str) -> None:

@@ -127,7 +127,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "flat": (tmp_path / "flat", "has no sub-folders"),
         "one": (tmp_path / "one", "at least two classes; .* has only 'a'"),
         "none": (tmp_path / "none", "must hold images"),
-        "mixed": (tmp_path / "mixed", "mixes split folders .*test, train.* with others .extra"),
+        "mixed": (tmp_path / "mixed", "mixes split folders .*test, train.* with others .'extra'"),
         "both": (tmp_path / "both", "both `val` and `validation`"),
     }
 

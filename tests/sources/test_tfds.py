@@ -205,7 +205,7 @@ def test_what_can_not_be_had_is_refused_before_anything_is_written(
 
 def test_a_data_set_without_images_is_refused_with_its_features(tmp_path: Path) -> None:
     source = opened("drawn_sentences", prepare(tmp_path / "data", DrawnSentences), tmp_path / "home")
-    with pytest.raises(InputError, match=r"one image and one class label .* has text \(Text\), label \(ClassLabel\)"):
+    with pytest.raises(InputError, match=r"one image and one class label .* has label \(ClassLabel\), text \(Text\)"):
         source.find()
 
 

@@ -98,7 +98,7 @@ def run_fine_tune(home: Path, prepared: PreparedImages, head: TrainedModel, fold
 
 
 def run_scratch(folder: Path, death: Death | None) -> None:
-    """Trains a network with BatchNorm that learns and dropout; writes its weights and its history."""
+    """Trains a network with random flips, BatchNorm that learns and dropout; writes its weights and its history."""
     _start(death)
     make_deterministic(3)
     images = np.random.default_rng(0).normal(size=(STEPS_PER_EPOCH * 8, 8, 8, 3)).astype(np.float32)
@@ -107,6 +107,7 @@ def run_scratch(folder: Path, death: Death | None) -> None:
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
+            layers.RandomFlip(seed=4),
             layers.Conv2D(4, 3),
             layers.BatchNormalization(),
             layers.ReLU(),

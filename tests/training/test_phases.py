@@ -114,6 +114,19 @@ def test_each_phase_moves_what_it_may_and_no_batch_normalization(trained: Traine
     assert moved == (top - normalizations) | outside
 
 
+def test_augmentation_layers_in_the_model_train_and_are_gone_afterwards(trained: Trained) -> None:
+    where = {"where": "model", "brightness": 0.5, "erasing": 1.0}
+    settings = HeadConfig(epochs=1, learning_rate=1e-2)
+    inside, again = (trained.train_head(settings, augment=where) for _ in range(2))
+    plain = trained.train_head(settings, augment={"where": "none"})
+    assert inside.artifact.digest == again.artifact.digest != plain.artifact.digest
+    (row,), (plain_row,) = (read_history(trained.home, model) for model in (inside, plain))
+    assert row["loss"] != plain_row["loss"]
+    assert trained.weights(inside).keys() == trained.weights(plain).keys()  # the classifier's, no others
+    accuracy, loss = trained.validation_figures(inside)
+    assert (inside.val_accuracy, inside.val_loss) == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-3))
+
+
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
     tuned = trained.fine_tune(FineTuneConfig(epochs=0))
     assert tuned.model_copy(update={"artifact": trained.head.artifact}) == trained.head
