@@ -34,7 +34,7 @@ from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
 from tasks.head import head_task
 from tasks.ingest import ingest_task
-from tasks.policies import Place, check_recorded, discard_checkpoints, in_home, use_home
+from tasks.policies import Place, check_recorded, discard_checkpoints, discard_stale_checkpoints, in_home, use_home
 from tasks.prepare import prepare_task
 from tasks.progress import current_listener
 from tasks.scan import scan
@@ -77,6 +77,7 @@ def train_model(
     dataset = dataset_name(opened, recipe)
     recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
+    discard_stale_checkpoints(place.home)
     with use_home(place.home):
         listing = stages.scan(opened, verify=verify)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))

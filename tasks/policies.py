@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -108,6 +109,13 @@ def checkpoints_of(place: Place, stage: str, **inputs: Any) -> Checkpoints:
 def discard_checkpoints(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
     """Removes the checkpoints of a stage whose result is recorded."""
     shutil.rmtree(home / "checkpoints" / stage_key(stage, inputs), ignore_errors=True)
+
+
+def discard_stale_checkpoints(home: Path, *, days: float = 30) -> None:
+    """Removes checkpoints that nobody went on with for so long: each takes twice the model's size and more."""
+    for folder in (home / "checkpoints").glob("*"):
+        if time.time() - folder.stat().st_mtime > days * 86_400:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_recorded(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:

@@ -82,12 +82,15 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on(place: Place) -> None:
 
 def test_a_killed_run_goes_on_from_its_checkpoint(place: Place) -> None:
     settings = ("image_size=48", "head.epochs=40", "head.patience=40", "fine_tune.epochs=0", "checkpoint_every_steps=1")
+    checkpoints = place.home / "checkpoints"
+    others = set(checkpoints.iterdir()) if checkpoints.exists() else set()  # of runs that nobody went on with
     with place.start("killed", *settings) as run:
         assert run.stdout is not None
         for line in run.stdout:
             if line.startswith("head: epoch 3/"):
                 break
         os.killpg(run.pid, signal.SIGKILL)
+    assert len(set(checkpoints.iterdir()) - others) == 1
     with place.start("resumed", *settings) as resumed:
         output, errors = resumed.communicate(timeout=400)
     assert resumed.returncode == 0, errors
@@ -95,4 +98,4 @@ def test_a_killed_run_goes_on_from_its_checkpoint(place: Place) -> None:
     assert "head: epoch 2/" not in output
     history = pq.read_table(place.folder / "resumed" / "history.parquet")["epoch"].to_pylist()
     assert history == list(range(1, 41))
-    assert not list((place.home / "checkpoints").iterdir())
+    assert set(checkpoints.iterdir()) == others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tasks.policies import (
     check_recorded,
     checkpoints_of,
     discard_checkpoints,
+    discard_stale_checkpoints,
     stage_key,
     use_home,
 )
@@ -180,3 +182,13 @@ def test_checkpoints_belong_to_the_same_work_alone(tmp_path: Path) -> None:
     checkpoints.folder.mkdir(parents=True)
     discard_checkpoints(tmp_path, "head", inputs)
     assert not checkpoints.folder.exists()
+
+
+def test_checkpoints_that_nobody_went_on_with_are_removed_in_the_end(tmp_path: Path) -> None:
+    old, new = tmp_path / "checkpoints" / "old", tmp_path / "checkpoints" / "new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    discard_stale_checkpoints(tmp_path)
+    assert [path.name for path in old.parent.iterdir()] == ["new"]
+    discard_stale_checkpoints(tmp_path / "without")
