@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -114,8 +114,9 @@ def discard_checkpoints(home: Path, stage: str, inputs: Mapping[str, Any]) -> No
 def discard_stale_checkpoints(home: Path, *, days: float = 30) -> None:
     """Removes checkpoints that nobody went on with for so long: each takes twice the model's size and more."""
     for folder in (home / "checkpoints").glob("*"):
-        if time.time() - folder.stat().st_mtime > days * 86_400:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run may remove its own meanwhile
+            if time.time() - folder.stat().st_mtime > days * 86_400:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_recorded(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
