@@ -68,7 +68,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train, evaluate and export a model."""
-    from pipelines.config import load_recipe
+    from pipelines.recipes import load_recipe
 
     run_train(source, load_recipe(config, set_ or []), home=home, out=out, verify=verify, verbose=verbose)
 
@@ -102,7 +102,7 @@ def check(
 ) -> None:
     """Look at a source without training: bad files, duplicates, leaks between splits, statistics."""
     from flows.check import check_source
-    from pipelines.config import load_recipe
+    from pipelines.recipes import load_recipe
 
     check_home(home)
     recipe = load_recipe(config, set_ or [])
@@ -121,7 +121,7 @@ def profile(
 ) -> None:
     """Measure where the time of a run on a source would go, and say what bounds it."""
     from flows.profile import profile_source
-    from pipelines.config import load_recipe
+    from pipelines.recipes import load_recipe
 
     recipe = load_recipe(config, set_ or [])
     keep_freed_memory()  # as a run does
@@ -146,7 +146,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a labelled source."""
     from flows.evaluate import evaluate_model
-    from pipelines.config import load_recipe
+    from pipelines.recipes import load_recipe
 
     check_home(home)
     own = model / CONFIG

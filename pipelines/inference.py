@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pipelines.config import parse_recipe
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import ImageDecoder
 from pipelines.errors import ImageDecodeError, InputError, one_line
+from pipelines.recipes import parse_recipe
 from pipelines.run_folder import CONFIG
 from pipelines.sources.examine import examine_image
 from pipelines.store.artifacts import read_json

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import Recipe, load_recipe
+from pipelines.config import Recipe
 from pipelines.errors import InputError
+from pipelines.recipes import load_recipe
 
 
 def test_defaults_survive_a_round_trip_through_yaml(tmp_path: Path) -> None:

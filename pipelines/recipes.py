@@ -1,0 +1,109 @@
+"""A recipe as a user writes it: a YAML file and `KEY=VALUE` pairs, checked against the schema. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipelines.config import BACKBONE_NAMES, Recipe, Section
+from pipelines.errors import InputError
+
+
+def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
+    """Reads a recipe from a YAML file (or starts from the defaults) and applies `KEY=VALUE` overrides.
+
+    Args:
+        path: a YAML file with any part of a recipe, or None.
+        overrides: dotted keys with YAML values, such as `head.epochs=3`; the last of equal keys holds.
+
+    Raises:
+        InputError: the file can't be read, a key is unknown (the nearest valid one is named), or a value is out of range.
+    """
+    data = {} if path is None else _read_yaml(path)
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise InputError(f"`--set` takes KEY=VALUE, such as head.epochs=3; received {override!r}")
+        try:
+            parsed = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"`--set {key}`: the value is not YAML; received {value!r}") from error
+        _set_dotted(data, key.strip().split("."), parsed)
+    return parse_recipe(data)
+
+
+def parse_recipe(data: Mapping[str, Any]) -> Recipe:
+    """Checks a mapping against the schema; every problem is said, each in its own clause of one line.
+
+    Raises:
+        InputError: naming the key, the rule, what was received and, for an unknown key, the nearest valid one.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_describe(details) for details in error.errors())
+        raise InputError(f"recipe: {problems}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"`--config` can't be read: {path} ({getattr(error, 'strerror', None) or error})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"`--config` is not YAML: {path} ({' '.join(str(error).split())})") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"`--config` must hold a mapping of keys to values; {path} holds a {type(data).__name__}")
+    return data
+
+
+def _set_dotted(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"`--set {'.'.join(keys)}`: `{key}` is a value, not a section")
+        data = inner
+    data[keys[-1]] = value
+
+
+def _describe(details: Any) -> str:
+    """One problem of pydantic's as one clause."""
+    location = [str(part) for part in details["loc"]]
+    key = ".".join(location) or "recipe"
+    received = details["input"]
+    if details["type"] == "extra_forbidden":
+        return f"unknown key `{key}`; did you mean `{_nearest_key(key)}`?"
+    if key == "model.backbone":
+        return f"unknown backbone {received!r}; choose one of: {', '.join(BACKBONE_NAMES)}"
+    message = details["msg"].removeprefix("Value error, ")
+    shown = "" if details["type"] == "value_error" else f"; received {received!r}"
+    return f"`{key}`: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _nearest_key(key: str) -> str:
+    """The valid key most like `key`: by its last part in the same section, then anywhere."""
+    keys = [name for name, _ in _all_keys(Recipe)]
+    section, _, last = key.rpartition(".")
+    siblings = [name for name in keys if name.rpartition(".")[0] == section]
+    for candidates in (siblings, keys):
+        by_last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
+        if found := difflib.get_close_matches(last, by_last, n=1, cutoff=0.7):
+            return by_last[found[0]]
+    return difflib.get_close_matches(key, keys, n=1, cutoff=0)[0]
+
+
+def _all_keys(section: type[Section], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every dotted key of a section with its field, sections before what they hold."""
+    keys: list[tuple[str, Any]] = []
+    for name, field in section.model_fields.items():
+        keys.append((prefix + name, field))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys.extend(_all_keys(field.annotation, f"{prefix}{name}."))
+    return keys
