@@ -52,7 +52,7 @@ def check_source(source: Source, recipe: Recipe, *, home: Path, out: Path | None
     config = ingest_slice(recipe, dataset=dataset_name(source, recipe))
     assigned = read_ledger(ledger_path(home, config))
     try:
-        check_bad_files(rows, max_bad_fraction=recipe.max_bad_fraction)
+        check_bad_files(rows, max_bad_fraction=recipe.max_bad_fraction, shown=0)  # the report has named them
         draw_splits(rows, classes, config=config, assigned=assigned)
         _print_splits(console, rows, classes)
     finally:

@@ -64,7 +64,9 @@ def train(
     set_: Set = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="runs/<date>-<name>")] = None,
     home: Home = Path(DEFAULT_HOME),
-    verify: Annotated[bool, typer.Option("--verify", help="Read files again whose size and time are as they were.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read files and shards again whose size and time are as they were.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Train, evaluate and export a model."""
@@ -123,6 +125,7 @@ def profile(
     from flows.profile import profile_source
     from pipelines.recipes import load_recipe
 
+    check_home(home)
     recipe = load_recipe(config, set_ or [])
     keep_freed_memory()  # as a run does
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
@@ -173,7 +176,7 @@ def run_train(
     source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
 ) -> None:
     """Runs the train flow and shows what came of it."""
-    from flows.console import display_stages, print_bad_files, print_metrics, print_where_to_look
+    from flows.console import display_stages, print_bad_files, print_conflicts, print_metrics, print_where_to_look, say
     from flows.request import check_request
 
     console = Console()
@@ -182,8 +185,11 @@ def run_train(
         check_request(find_source(source, recipe, home=home), recipe, home=home, out=out)
     configure(home, verbose=verbose)
     with stderr_to_log(home / "logs", verbose=verbose):
+        if not console.is_terminal:
+            say(console, "starting Prefect")
         with console.status("starting Prefect"):
             from flows.train import train_model
+            from pipelines.sources.summary import find_conflicts
             from pipelines.store.artifacts import read_json
             from pipelines.store.index import read_index
 
@@ -191,7 +197,9 @@ def run_train(
         with display_stages(console):
             target = str(out) if out else None
             folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
-    print_bad_files(console, read_index(folder / "index.parquet"))
+    rows = read_index(folder / "index.parquet")
+    print_bad_files(console, rows)
+    print_conflicts(console, find_conflicts(rows))
     print_metrics(console, read_json(folder / "metrics.json"))
     print_where_to_look(console, folder, RUN_FILES)
 
@@ -201,7 +209,7 @@ def main() -> None:
     try:
         status = app(standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
-            kept = "; finished stages are kept, and the same command goes on from them"
+            kept = "; what was done is kept, and the same command goes on from there"
             _fail(f"interrupted{kept if {'train', 'demo'} & set(sys.argv[1:2]) else ''}", status=status)
         sys.exit(status)
     except typer.TyperException as error:

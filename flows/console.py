@@ -16,6 +16,7 @@ from pipelines.progress import Progress as StageProgress
 from tasks.progress import Listener, listening
 
 _LONGEST_NAME = 40
+_FEW_IMAGES = 10
 
 
 def printable(name: str) -> str:
@@ -115,6 +116,8 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     for average in ("macro", "weighted"):
         table.add_row(f"{average} average", *_cells(metrics[average]), str(metrics["examples"]))
     console.print(table)
+    if few := [name for name, figures in metrics["per_class"].items() if figures["support"] < _FEW_IMAGES]:
+        say(console, f"note: {len(few)} classes have fewer than {_FEW_IMAGES} images here, so their figures say little")
     low, high = metrics["accuracy_ci95"]
     say(console, f"accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), loss {metrics['loss']:.4f}")
 
@@ -124,11 +127,21 @@ def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most
     bad = [row for row in rows if row["status"] == "bad"]
     if not bad:
         return
-    say(console, f"{len(bad)} of {len(rows)} files could not be used and were left out:")
+    say(console, f"{len(bad)} of {len(rows)} files can't be used:")
     for row in bad[:most]:
         say(console, f"  {row['path']!r}: {row['reason']}")
     if len(bad) > most:
         say(console, f"  ... and {len(bad) - most} more; index.parquet lists them all")
+
+
+def print_conflicts(console: Console, conflicts: Sequence[Sequence[str]], *, most: int = 10) -> None:
+    """Prints groups of equal or near-equal images that lie in several classes."""
+    if conflicts:
+        say(console, f"{len(conflicts)} groups of equal or near-equal images lie in more than one class: a label must be wrong")
+    for paths in conflicts[:most]:
+        say(console, "  " + ", ".join(map(repr, paths)))
+    if len(conflicts) > most:
+        say(console, f"  ... and {len(conflicts) - most} more; `imagemill check` with --out lists them all")
 
 
 def print_where_to_look(console: Console, folder: Path, rows: Sequence[tuple[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -113,9 +114,10 @@ def _judge(
     probabilities = answers.probabilities[good]
     with folder_in_place(out) if out else TemporaryDirectory() as folder:
         metrics = write_evaluation(Path(folder), columns, labels, probabilities, classes=finished.classes, split=name)
-    seen = sum(trained_on.get(file.sha256 or "") == "train" for file in judged)
-    if seen:
-        say(console, f"note: the model was trained on {seen} of these {len(judged)} images, so the figures flatter it")
+    splits = Counter(trained_on.get(file.sha256 or "") for file in judged)
+    if splits["train"] or (splits["validation"] and name != "validation"):
+        used = f"trained on {splits['train']} and chosen by {splits['validation']}"
+        say(console, f"note: the model was {used} of these {len(judged)} images, so the figures flatter it")
     print_metrics(console, metrics)
     if out:
         print_where_to_look(console, out, RESULT_FILES)

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from flows.console import display_stages, say
+from flows.console import display_stages, printable, say
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.progress import Progress
 from pipelines.run_folder import check_writable
 from pipelines.sources.folder import EXTENSIONS, image_paths, printable_path
 from tasks.progress import reporter
+
+_SHOWN = 20  # images whose classes are printed, and unreadable ones that are named
 
 
 def predict_images(model: Path, images: Path, *, out: Path, console: Console) -> None:
@@ -51,6 +54,12 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
     }
     with file_in_place(out) as temporary:
         write_predictions(temporary, columns, answers.probabilities, classes=finished.classes)
+    for path, reason in [pair for pair in zip(columns["path"], answers.reasons, strict=True) if pair[1] is not None][:_SHOWN]:
+        say(console, f"unreadable {path!r}: {reason}")
+    if len(paths) <= _SHOWN:
+        for path, row in zip(columns["path"], answers.probabilities, strict=True):
+            if not np.isnan(row).any():
+                say(console, f"{path!r}: {printable(finished.classes[int(row.argmax())])} ({row.max():.1%})")
     say(console, f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}")
 
 

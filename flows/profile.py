@@ -34,7 +34,9 @@ _PARTS = [
 
 
 def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, console: Console) -> None:
-    """Measures each part of a run on some images of a source and prints what bounds it; nothing is left in any home.
+    """Measures each part of a run on some images of a source and prints what bounds it.
+
+    Nothing but a TFDS data set, which is written out once, is left in the home.
 
     Args:
         source: where the images come from.
@@ -54,9 +56,11 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
 
     sample = draw_sample(files, batch_size=recipe.batch_size)
     with display_stages(console):
-        profile = measure_source(source.root, sample, classes, recipe, report=reporter("profile"))
+        profile = measure_source(source.root, sample, classes, recipe, images=len(files), report=reporter("profile"))
     rates, left_out = profile.rates, f", {profile.bad_files} unreadable" if profile.bad_files else ""
     verdict = judge(rates, head_epochs=recipe.head.epochs, fine_tune_epochs=recipe.fine_tune.epochs)
+    if recipe.augment.where == "model":
+        verdict += "; a step holds the augmentation layers: `augment.where=dataset` would take them out of it"
     _print_rates(console, rates, title=f"{profile.images} of {len(files)} images{left_out}, {recipe.image_size} px")
     say(console, verdict)
     if json_file is not None:

@@ -29,6 +29,7 @@ from pipelines.contracts import ImageIndex
 from pipelines.run_folder import RunResults, write_run_folder
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.source import TFDS_PREFIX, Source
+from pipelines.store.shards import forget_intact
 from tasks.evaluate import evaluate_task
 from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
@@ -58,7 +59,8 @@ def train_model(
         home: folder of the artifacts and records, made where it is missing; default: `IMAGEMILL_HOME`, or `.imagemill` in
             the working directory, which for a deployment is a temporary one: give it there.
         out: the run folder to write; default `runs/<date>-<name>`.
-        verify: read every file of the source again, also those whose size and modification time are as they were.
+        verify: read every file of the source and every shard of the image store again, also those whose size and
+            modification time are as they were.
 
     Returns:
         The path of the run folder.
@@ -77,8 +79,9 @@ def train_model(
     dataset = dataset_name(opened, recipe)
     recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
-    discard_stale_checkpoints(place.home)
     with use_home(place.home):
+        if verify:
+            forget_intact(place.home)
         listing = stages.scan(opened, verify=verify)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
@@ -88,6 +91,7 @@ def train_model(
         judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)
+    discard_stale_checkpoints(place.home)
     timings = stages.timings(started, index)
     # A default name is chosen at the end, so that two runs that started in one second do not share it.
     folder = Path(out or make_default_run_folder(dataset)).absolute()

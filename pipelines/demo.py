@@ -37,5 +37,5 @@ def demo_recipe() -> Recipe:
         image_size=_SIDE_PX,
         augment=AugmentConfig(horizontal_flip=False, rotation=0.03, zoom=0.1, translation=0.05),
         head=HeadConfig(epochs=5),
-        fine_tune=FineTuneConfig(epochs=12, layers=60, learning_rate=5e-4),
+        fine_tune=FineTuneConfig(epochs=12, layers=110, learning_rate=5e-4),
     )

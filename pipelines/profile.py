@@ -20,7 +20,7 @@ from pipelines.augment.layers import with_augmentation
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
 from pipelines.bottleneck import Rates
-from pipelines.config import PhaseConfig, Recipe
+from pipelines.config import PhaseConfig, Recipe, StoreConfig
 from pipelines.data.batches import build_train_dataset
 from pipelines.data.prepare import Examples, ImageDecoder, prepare, read_examples
 from pipelines.errors import ImageDecodeError, InputError
@@ -31,6 +31,7 @@ from pipelines.sources.folder import FoundFile
 from pipelines.sources.ingest import publish_index
 from pipelines.store.images import RowReader
 from pipelines.store.index import OK
+from pipelines.store.layouts import choose_layout
 from pipelines.training.phases import make_deterministic
 from pipelines.training.trainer import Trainer
 
@@ -55,11 +56,18 @@ def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFil
 
 
 def measure_source(
-    root: Path, files: Sequence[FoundFile], classes: Sequence[str], recipe: Recipe, *, report: Report = ignore_progress
+    root: Path,
+    files: Sequence[FoundFile],
+    classes: Sequence[str],
+    recipe: Recipe,
+    *,
+    images: int,
+    report: Report = ignore_progress,
 ) -> Profile:
     """Measures every part on some files of a folder, each for a few seconds; what it writes is temporary.
 
-    The network gets random weights: they are as fast as others and need no download.
+    The network gets random weights: they are as fast as others and need no download. The store gets the layout that it would
+    have for all `images` of the source.
 
     Raises:
         InputError: none of the files can be read.
@@ -73,7 +81,7 @@ def measure_source(
     whole = len(rows) // batch_size * batch_size  # a smaller last batch would be a step of another kind
     report(Progress(1, 3, "parts", "gather, warp, colour"))
     with TemporaryDirectory(prefix="imagemill-profile-") as folder:
-        examples, reader = _prepare(Path(folder), root, rows[:whole], classes, recipe)
+        examples, reader = _prepare(Path(folder), root, rows[:whole], classes, recipe, images=images)
         ids = image_ids(examples.digests)
         _measure_batches(reader, ids, batch_size, recipe, rates)
         batches = build_train_dataset(
@@ -147,11 +155,12 @@ def _time_passes(work: Callable[[], Any], images: int, *, once: bool = False) ->
 
 
 def _prepare(
-    home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe
+    home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe, *, images: int
 ) -> tuple[Examples, RowReader]:
     """The sample in an image store as a run would make it, all of it for training."""
-    index = publish_index(home, classes, rows)
-    prepared = prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
+    layout, _ = choose_layout(recipe.store, images=images, image_size=recipe.image_size)
+    index, store = publish_index(home, classes, rows), StoreConfig(layout=layout)
+    prepared = prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=store)
     return read_examples(home, prepared, "train")
 
 

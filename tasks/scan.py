@@ -19,4 +19,5 @@ def scan(place: Place, source: Source, *, verify: bool = False) -> Listing:
     Of all files with `verify`.
     """
     report = reporter("scan")
-    return scan_source(place.home, place.source, listed=source.find(report=report), verify=verify, report=report)
+    listed = source.find(report=report)
+    return scan_source(place.home, place.source, listed=listed, name=source.name, verify=verify, report=report)

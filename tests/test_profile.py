@@ -37,7 +37,7 @@ def test_every_part_has_a_rate_bad_files_are_left_out_and_nothing_stays(
     files.append(FoundFile("dog/vanished.jpg", "dog", None))
     before = sorted(photos.rglob("*"))
     seen: list[Progress] = []
-    profile = measure_source(photos, files, classes, tiny(), report=seen.append)
+    profile = measure_source(photos, files, classes, tiny(), images=26, report=seen.append)
     rates = asdict(profile.rates)
     assert rates.pop("colour") is None
     for name, value in rates.items():
@@ -55,7 +55,7 @@ def test_what_the_recipe_leaves_out_has_no_rate_and_a_batch_may_be_all_there_is(
     (photos / "cat" / "000.jpg").write_bytes(b"\xff\xd8\xff")
     recipe = tiny(fine_tune={"epochs": 0}, augment={"where": "none"}, batch_size=24)
     classes, files = find_images(photos)
-    profile = measure_source(photos, files, classes, recipe)
+    profile = measure_source(photos, files, classes, recipe, images=24)
     assert profile.images == 23
     rates = profile.rates
     assert rates.warp is rates.colour is rates.fine_tune_step is rates.fine_tune_wait is None
@@ -67,7 +67,7 @@ def test_a_source_without_a_readable_image_is_refused(photos: Path) -> None:
         path.write_bytes(b"")
     classes, files = find_images(photos)
     with pytest.raises(InputError, match=r"`SOURCE` has no readable image; the first of 24 is .*empty"):
-        measure_source(photos, files, classes, tiny())
+        measure_source(photos, files, classes, tiny(), images=24)
 
 
 def test_the_sample_is_the_same_each_time_and_at_least_a_batch() -> None:

@@ -63,15 +63,18 @@ def build_train_dataset(
     examples = worker.share(len(reader))
     if not examples:
         raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
-    steps = steps_per_epoch(examples, batch_size)
+    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
+    steps = steps_per_epoch(Worker(0, worker.workers).share(len(reader)), batch_size)
     batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
     with tf.device("CPU:0"):  # where tf.data runs
         order = make_order(labels, sampling=sampling, seed=seed)
 
     def load_step(step: Any) -> tuple[Any, Any]:
         epoch, batch = step // steps, step % steps
-        own = tf.range(batch * batch_size, tf.minimum((batch + 1) * batch_size, examples))
-        chosen, showings = order(worker.positions(own), epoch)
+        own = tf.range(batch * batch_size, (batch + 1) * batch_size)
+        left = tf.maximum(examples - batch * batch_size, 0)
+        # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
+        chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
         types = (tf.uint8, batches.label_dtype)
         images, targets = tf.numpy_function(batches.load, [chosen, epoch, showings], types, stateful=False)
         images.set_shape([None, *reader.shape])

@@ -171,11 +171,11 @@ def examine_files(
     return rows
 
 
-def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: float) -> None:
+def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: float, shown: int = BAD_FILES_SHOWN) -> None:
     """Stops when nothing is readable, or more of the files are bad than the recipe allows.
 
     Raises:
-        InputError: with the list of bad files and reasons.
+        InputError: with the list of bad files and reasons, `shown` of them at most.
     """
     bad = [f"  {row['path']!r}: {row['reason']}" for row in rows if row["status"] == BAD]
     if not bad or (len(bad) < len(rows) and len(bad) <= max_bad_fraction * len(rows)):
@@ -187,8 +187,10 @@ def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: floa
             f"{len(bad)} of {len(rows)} files are bad, more than `max_bad_fraction` ({max_bad_fraction:g}) allows;"
             " mend or remove them, or raise it"
         )
-    more = [f"  ... and {len(bad) - BAD_FILES_SHOWN} more"] if len(bad) > BAD_FILES_SHOWN else []
-    raise InputError("\n".join([f"{summary}:", *bad[:BAD_FILES_SHOWN], *more]))
+    if not shown:
+        raise InputError(summary)
+    more = [f"  ... and {len(bad) - shown} more"] if len(bad) > shown else []
+    raise InputError("\n".join([f"{summary}:", *bad[:shown], *more]))
 
 
 def _examine(root: Path, file: FoundFile, max_pixels: int) -> Outcome:

@@ -23,6 +23,7 @@ def scan_source(
     root: Path,
     *,
     listed: tuple[list[str], list[FoundFile]] | None = None,
+    name: str = "",
     verify: bool = False,
     report: Report = ignore_progress,
 ) -> Listing:
@@ -34,11 +35,12 @@ def scan_source(
         home: where the listing goes.
         root: the folder that the files' paths are relative to.
         listed: classes and files, as a `Source` finds them; None for class folders.
+        name: of the source, where several lie in one folder.
         verify: read all files.
         report: told how many files are settled.
     """
     classes, found = listed or find_images(root)
-    states = FileStates(states_path(home, root), verify=verify)
+    states = FileStates(states_path(home, root, name=name), verify=verify)
     files = digest_files(root, found, states=states, report=report)
     states.save()
     with scratch_folder(home) as folder:

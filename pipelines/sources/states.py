@@ -32,9 +32,12 @@ class FileState(NamedTuple):
     sha256: str
 
 
-def states_path(home: Path, root: Path) -> Path:
-    """Where the states of a source's files are kept. A source that was moved is read once more."""
-    return home / "scans" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.parquet"
+def states_path(home: Path, root: Path, *, name: str = "") -> Path:
+    """Where the states of a source's files are kept. A source that was moved is read once more.
+
+    `name` tells sources apart whose paths are relative to one folder, such as two tables.
+    """
+    return home / "scans" / f"{hashlib.sha256(os.fsencode(root.resolve() / name)).hexdigest()[:32]}.parquet"
 
 
 class FileStates:

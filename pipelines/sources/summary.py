@@ -15,11 +15,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict
     `duplicates` are groups of equal or near-equal images, `leaks` those that lie in several split folders, `conflicts`
     those that lie in several classes.
     """
-    good = usable(rows)
-    groups: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in good:
-        groups[row["group"]].append(row)
-    duplicates = [members for members in groups.values() if len(members) > 1]
+    good, duplicates = usable(rows), _duplicates(rows)
     sides = sorted(min(row["width"], row["height"]) for row in good)
     return {
         "files": len(rows),
@@ -30,8 +26,20 @@ def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict
         "shorter_side_px": {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]} if sides else None,
         "duplicates": [_paths(members) for members in duplicates],
         "leaks": [_paths(members) for members in duplicates if len({row["split"] for row in members}) > 1],
-        "conflicts": [_paths(members) for members in duplicates if len({row["label"] for row in members}) > 1],
+        "conflicts": find_conflicts(rows),
     }
+
+
+def find_conflicts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Paths of equal or near-equal images that lie in several classes, group by group."""
+    return [_paths(members) for members in _duplicates(rows) if len({row["label"] for row in members}) > 1]
+
+
+def _duplicates(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    groups: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in usable(rows):
+        groups[row["group"]].append(row)
+    return [members for members in groups.values() if len(members) > 1]
 
 
 def _paths(members: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -101,4 +101,5 @@ def choose_layout(config: StoreConfig, *, images: int, image_size: int) -> tuple
     layout: StoreLayout = ("decoded" if fits else "encoded") if config.layout == "auto" else config.layout
     compared = "within" if fits else "more than"
     reason = f"{compared} `store.budget_gib` ({config.budget_gib:g})" if config.layout == "auto" else "as `store.layout` says"
-    return layout, f"layout {layout}: {images:,} images of {image_size} px are {decoded_gib:.3g} GiB of pixels, {reason}"
+    size = f"{decoded_gib:.1f} GiB" if decoded_gib >= 1 else f"{decoded_gib * 2**10:.1f} MiB"
+    return layout, f"layout {layout}: {images:,} images of {image_size} px are {size} of pixels, {reason}"

@@ -62,6 +62,12 @@ def damaged_shards(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name, seen in found.items() if seen is None or name in damaged]
 
 
+def forget_intact(home: Path) -> None:
+    """Forgets which shards of all stores were checked, so that their bytes are read again."""
+    for note in (home / "images").glob(f"*/{VERIFIED}"):
+        note.unlink(missing_ok=True)
+
+
 def note_intact(folder: Path, names: Sequence[str]) -> None:
     """Remembers that the bytes of some shards match their names, in one write however many there are."""
     if not names:

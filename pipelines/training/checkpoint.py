@@ -7,8 +7,7 @@ before it is used.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.store.artifacts import disk_errors, file_digest, flush
-
-logger = logging.getLogger(__name__)
 
 SUFFIX = ".npz"
 KEPT = 2  # the newest, and the one before in case that one is damaged
@@ -59,10 +56,10 @@ class Checkpoints:
         Raises:
             RunError: no space left on the device; the last good one stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / _UNFINISHED
         try:
             with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
                 _write(unfinished, checkpoint)
                 flush(unfinished)
                 unfinished.rename(self.folder / f"{checkpoint.step:010d}-{file_digest(unfinished)}{SUFFIX}")
@@ -72,17 +69,30 @@ class Checkpoints:
         for path in self._newest_first()[KEPT:]:
             path.unlink(missing_ok=True)
 
-    def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are said in the log and left out. None where there is none."""
+    def latest(self, *, say: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None. Damaged ones are said and removed: they would pass for the newest."""
         for path in self._newest_first():
-            if path.stem.partition("-")[2] == file_digest(path):
+            if _is_whole(path):
                 return _read(path)
-            logger.warning("checkpoint %s is truncated or altered; the one before it is used", path)
+            say(f"checkpoint {path} is truncated or altered; the one before it is used")
+            path.unlink(missing_ok=True)
         return None
+
+    def clear(self) -> None:
+        """Removes all checkpoints."""
+        for path in self._newest_first():
+            path.unlink(missing_ok=True)
 
     def _newest_first(self) -> list[Path]:
         paths = list(self.folder.glob(f"*-*{SUFFIX}"))
         return sorted(paths, key=lambda path: (path.name.partition("-")[0], path.stat().st_mtime_ns), reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.stem.partition("-")[2] == file_digest(path)
+    except OSError:
+        return False
 
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:

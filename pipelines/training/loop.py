@@ -127,9 +127,10 @@ class PhaseRun:
         try:
             self._run_steps(batches, epoch=epoch, first=first, started=started)
             val_loss, val_accuracy = self._trainer.validate(self._data.validation)
-        except (KeyboardInterrupt, SystemExit):
-            self._epoch_seconds = earlier + time.monotonic() - started
-            self._save()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
+                self._epoch_seconds = earlier + time.monotonic() - started
+                self._save()
             raise
         self._check_finite(val_loss, f"the validation after epoch {epoch + 1}")
         seconds = time.monotonic() - started
@@ -143,15 +144,17 @@ class PhaseRun:
 
     def _run_steps(self, batches: Any, *, epoch: int, first: int, started: float) -> None:
         steps, every = self._data.steps_per_epoch, self._checkpoints.every_steps if self._checkpoints else 0
-        earlier, reported = self._epoch_seconds, 0.0
+        earlier, reported, built = self._epoch_seconds, 0.0, started
         for batch in range(first, steps):
             loss = self._trainer.step(*next(batches))
             self._check_finite(loss, f"step {batch + 1} of epoch {epoch + 1}")
             now = time.monotonic()
+            if batch == first:
+                built = now  # the graph is built in the first step of a process, which would pass for a slow one
             if now - reported >= _SECONDS_BETWEEN_REPORTS:
                 reported = now
                 images = self._data.images_per_epoch * (batch + 1) / steps
-                rate = self._data.images_per_epoch * (batch + 1 - first) / steps / max(now - started, 1e-6)
+                rate = self._data.images_per_epoch * (batch - first) / steps / (now - built) if now > built else None
                 detail = f"epoch {epoch + 1}/{self._settings.epochs}  loss {self._trainer.running_means()[0]:.3f}"
                 done = round(epoch * self._data.images_per_epoch + images)
                 self._report(Progress(done, self._total_images, "images", detail, rate))
@@ -200,11 +203,12 @@ class PhaseRun:
         self._checkpoints.save(Checkpoint(self._trainer.steps_done, notes, arrays))
 
     def _resume(self) -> None:
-        checkpoint = self._checkpoints.latest() if self._checkpoints else None
-        if checkpoint is None:
+        checkpoint = self._checkpoints.latest(say=self._say) if self._checkpoints else None
+        if self._checkpoints is None or checkpoint is None:
             return
         if not self._trainer.restore(checkpoint.arrays["state"]):
-            logger.warning("the checkpoint of phase %s is of another model; the phase starts anew", self._name)
+            self._say("its checkpoint is of another model and is removed; the phase starts anew")
+            self._checkpoints.clear()
             return
         notes = checkpoint.notes
         self.rows = notes["rows"]
@@ -212,6 +216,9 @@ class PhaseRun:
         self._rate_patience, self._phase_patience = Patience(**notes["rate_patience"]), Patience(**notes["phase_patience"])
         self._ended, self._epoch_seconds = notes["ended"], notes["epoch_seconds"]
         steps = self._data.steps_per_epoch * self._settings.epochs
-        detail = f"goes on from its checkpoint at step {checkpoint.step:,} of {steps:,}"
-        done = round(checkpoint.step / self._data.steps_per_epoch * self._data.images_per_epoch)
-        self._report(Progress(done, self._total_images, "images", detail, milestone=True))
+        self._say(f"goes on from its checkpoint at step {checkpoint.step:,} of {steps:,}")
+
+    def _say(self, line: str) -> None:
+        logger.info("phase %s: %s", self._name, line)
+        done = round(self._trainer.steps_done / self._data.steps_per_epoch * self._data.images_per_epoch)
+        self._report(Progress(done, self._total_images, "images", line, milestone=True))

@@ -135,3 +135,12 @@ def test_a_worker_without_a_share_is_refused(tmp_path: Path) -> None:
     reader = open_reader(tmp_path, "decoded")
     with pytest.raises(ValueError, match=r"share of the 21 examples; received Worker.*: use fewer workers"):
         take(reader, 1, worker=Worker(21, 22))
+
+
+def test_workers_of_unequal_shares_stay_in_one_epoch(tmp_path: Path) -> None:
+    reader = open_reader(tmp_path, "decoded")
+    shares = [[labels for _, labels in take(reader, 6, batch_size=5, worker=Worker(number, 2))] for number in range(2)]
+    assert [[len(labels) for labels in share] for share in shares] == [[5, 5, 1] * 2, [5, 5, 0] * 2]
+    for epoch in (slice(0, 3), slice(3, 6)):
+        seen = np.concatenate([labels for share in shares for labels in share[epoch]])
+        assert sorted(seen) == list(range(EXAMPLES))

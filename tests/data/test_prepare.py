@@ -65,8 +65,8 @@ def test_the_layouts_are_apart_and_auto_says_which_it_took(photos: Path, tmp_pat
     assert encoded.artifact.digest != decoded.artifact.digest
     assert encoded.store != decoded.store
     assert said == [
-        "layout encoded: 24 images of 32 px are 6.87e-05 GiB of pixels, more than `store.budget_gib` (1e-05)",
-        "layout decoded: 24 images of 32 px are 6.87e-05 GiB of pixels, within `store.budget_gib` (20)",
+        "layout encoded: 24 images of 32 px are 0.1 MiB of pixels, more than `store.budget_gib` (1e-05)",
+        "layout decoded: 24 images of 32 px are 0.1 MiB of pixels, within `store.budget_gib` (20)",
     ]
     assert prepared(home, photos, StoreConfig(layout="encoded")) == encoded
     assert prepared(home, photos, StoreConfig(budget_gib=30)) == decoded

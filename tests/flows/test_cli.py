@@ -162,5 +162,6 @@ def test_check_still_reports_when_a_run_would_be_refused(
     assert run("check", photos, "--out", tmp_path / "out", monkeypatch=monkeypatch) == 2
     shown = capfd.readouterr()
     assert "5 of 29 files are bad, more than `max_bad_fraction` (0.05)" in shown.err
-    assert "'cat/bad3.jpg': " in shown.err
+    assert "'cat/bad3.jpg': " in shown.out
+    assert len(shown.err.splitlines()) == 1
     assert len(json.loads((tmp_path / "out" / "check.json").read_text())["bad_files"]) == 5

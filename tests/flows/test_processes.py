@@ -68,9 +68,7 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on(place: Place) -> None:
                 break
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the command and to Prefect's server
         run.stdout.read()
-        assert run.stderr.read() == (
-            "imagemill: interrupted; finished stages are kept, and the same command goes on from them\n"
-        )
+        assert run.stderr.read() == ("imagemill: interrupted; what was done is kept, and the same command goes on from there\n")
         assert run.wait() == 130
     assert not (place.folder / "interrupted").exists()
     assert not list((place.home / "tmp").iterdir())

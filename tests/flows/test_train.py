@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,17 @@ def test_an_altered_shard_is_made_again_and_nothing_else(copied: Runs) -> None:
     shard.write_bytes(content)
     assert copied.missed() == ["prepare"]
     assert copied.missed() == []
+
+
+def test_a_shard_that_was_altered_in_secret_is_noticed_when_it_is_asked_for(copied: Runs) -> None:
+    assert copied.missed() == []  # and the shard was checked where it lies now
+    (shard,) = copied.home.glob("images/*/*.arrow")
+    status, content = shard.stat(), bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert copied.missed() == []
+    assert copied.missed(verify=True) == ["prepare"]
 
 
 def test_changed_bytes_are_noticed_and_a_changed_time_is_none(copied: Runs) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.progress import Progress
-from pipelines.sources.folder import FoundFile
+from pipelines.sources.folder import FoundFile, find_images
 from pipelines.sources.scan import read_listing, scan_source
 from pipelines.sources.states import RACY_NS, FileStates, states_path
 from tests.opened import opened_below
@@ -184,6 +184,17 @@ def test_sources_do_not_share_states(photos: Path, home: Path, tmp_path: Path) -
     assert len(read) == 24
     assert copied["cat/000.jpg"] != first["cat/000.jpg"]
     assert scanned(home, photos) == (first, [])
+
+
+def test_two_sources_of_one_folder_do_not_forget_each_other_s_files(photos: Path, home: Path) -> None:
+    age(photos)
+    classes, files = find_images(photos)
+    halves = {"first": files[::2], "second": files[1::2]}
+    for opened in (12, 0):
+        for name, listed in halves.items():
+            with opened_below(photos) as read:
+                scan_source(home, photos, listed=(classes, listed), name=name)
+            assert len(read) == opened
 
 
 def test_progress_reaches_the_last_file(photos: Path, home: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,10 @@ import pytest
 from pipelines.errors import RunError
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
+
+
+def refuse(line: str) -> None:
+    raise AssertionError(line)
 
 
 def make(step: int) -> Checkpoint:
@@ -25,9 +28,9 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def test_what_is_read_is_what_was_saved(checkpoints: Checkpoints) -> None:
-    assert checkpoints.latest() is None
+    assert checkpoints.latest(say=refuse) is None
     checkpoints.save(make(3))
-    read = checkpoints.latest()
+    read = checkpoints.latest(say=refuse)
     assert read is not None
     assert (read.step, read.notes, list(read.arrays)) == (3, make(3).notes, ["state", "best"])
     for mine, saved in zip(read.arrays["state"], make(3).arrays["state"], strict=True):
@@ -39,24 +42,26 @@ def test_the_last_two_are_kept_and_the_newest_is_read(checkpoints: Checkpoints) 
     for step in (9, 10, 11):
         checkpoints.save(make(step))
     assert sorted(int(path.name[:10]) for path in checkpoints.folder.iterdir()) == [10, 11]
-    latest = checkpoints.latest()
+    latest = checkpoints.latest(say=refuse)
     assert latest is not None
     assert latest.step == 11
 
 
 @pytest.mark.parametrize("left_bytes", [0, 100, -1])
-def test_a_truncated_one_is_named_and_the_one_before_used(
-    checkpoints: Checkpoints, left_bytes: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_truncated_one_is_named_and_removed_and_the_one_before_used(checkpoints: Checkpoints, left_bytes: int) -> None:
     checkpoints.save(make(1))
     checkpoints.save(make(2))
     newest = max(checkpoints.folder.iterdir())
     newest.write_bytes(newest.read_bytes()[:left_bytes])
-    with caplog.at_level(logging.WARNING):
-        latest = checkpoints.latest()
+    said: list[str] = []
+    latest = checkpoints.latest(say=said.append)
     assert latest is not None
     assert latest.step == 1
-    assert newest.name in caplog.text
+    (line,) = said
+    assert f"{newest} is truncated or altered" in line
+    checkpoints.save(make(1))
+    checkpoints.save(make(0))  # by a run that was told to start anew
+    assert not newest.exists()
 
 
 def test_a_full_disk_leaves_the_last_one_and_no_rest(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +76,9 @@ def test_a_full_disk_leaves_the_last_one_and_no_rest(checkpoints: Checkpoints, m
     with pytest.raises(RunError, match="no space left"):
         checkpoints.save(make(2))
     assert list(checkpoints.folder.iterdir()) == before
+
+
+def test_cleared_checkpoints_are_gone(checkpoints: Checkpoints) -> None:
+    checkpoints.save(make(1))
+    checkpoints.clear()
+    assert not list(checkpoints.folder.iterdir())

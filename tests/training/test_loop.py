@@ -103,8 +103,15 @@ def test_the_rate_is_cut_and_the_phase_ends_when_the_loss_no_longer_falls(monkey
     assert (run.best.epoch, run.best.val_loss) == (2, 0.9)
 
 
+class Terminated(BaseException):
+    """As Prefect's TerminationSignal, which is no Exception."""
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, Terminated])
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 6])
-def test_an_interrupted_phase_goes_on_at_its_step(tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_phase_goes_on_at_its_step(
+    tmp_path: Path, stop_at: int, signal: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
     whole, model = phase(), build()
     whole.run()
@@ -114,9 +121,9 @@ def test_an_interrupted_phase_goes_on_at_its_step(tmp_path: Path, stop_at: int, 
     def interrupt(progress: Progress) -> None:
         seen.append(progress)
         if sum(not entry.milestone for entry in seen) == stop_at:
-            raise KeyboardInterrupt
+            raise signal
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(signal):
         phase(checkpoints=checkpoints, report=interrupt).run()
     told: list[str] = []
     resumed = phase(checkpoints=checkpoints, model=model, report=lambda progress: told.append(progress.detail))
@@ -131,13 +138,17 @@ def test_an_interrupted_phase_goes_on_at_its_step(tmp_path: Path, stop_at: int, 
         np.testing.assert_array_equal(mine, other)
 
 
-def test_a_checkpoint_of_another_model_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_of_another_model_is_said_and_does_not_stand_in_the_way(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1)
     phase(checkpoints=checkpoints).run()
-    run = phase(checkpoints=checkpoints, model=build(classes=3), epochs=1)
+    told: list[str] = []
+    run = phase(checkpoints=checkpoints, model=build(classes=3), epochs=1, report=lambda progress: told.append(progress.detail))
     run.run()
     assert len(run.rows) == 1
-    assert "is of another model" in caplog.text
+    assert told[0] == "its checkpoint is of another model and is removed; the phase starts anew"
+    newest = checkpoints.latest(say=told.append)
+    assert newest is not None
+    assert newest.step == STEPS
 
 
 def test_a_finished_phase_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
