@@ -27,7 +27,7 @@ from tests.training.resumable import EVERY_STEPS, HEAD, RECIPE, SCRATCH, STEPS_P
 pytestmark = pytest.mark.slow
 TOTAL_STEPS = SCRATCH.epochs * STEPS_PER_EPOCH
 RANDOM_STEPS = sorted(random.Random(7).sample(range(1, TOTAL_STEPS + 1), 5))
-IN_A_WRITE = [Death(place, count) for place in ("half written", "written", "renamed") for count in (1, 6)]
+IN_A_WRITE = [Death(place, count) for place in ("half written", "written", "renamed") for count in (1, 2, 6)]
 
 
 class Processes:
