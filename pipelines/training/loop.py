@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
 from pipelines.training.schedule import Patience
+from pipelines.training.signals import put_off_signals
 from pipelines.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -111,13 +112,14 @@ class PhaseRun:
         """
         self._resume()
         batches = None
-        while not self._ended:
-            batches = batches or iter(self._data.batches(self._trainer.steps_done))
-            self._run_epoch(batches)
+        with put_off_signals() as let_signals_through:
+            while not self._ended:
+                batches = batches or iter(self._data.batches(self._trainer.steps_done))
+                self._run_epoch(batches, let_signals_through)
         self._classifier.set_weights(self.best.weights)
 
-    def _run_epoch(self, batches: Any) -> None:
-        """The rest of the epoch that the next step belongs to."""
+    def _run_epoch(self, batches: Any, let_signals_through: Callable[[], None]) -> None:
+        """The rest of the epoch that the next step belongs to; between two batches it may be interrupted."""
         epoch = len(self.rows)
         first = self._trainer.steps_done - epoch * self._data.steps_per_epoch
         if first == 0:
@@ -125,8 +127,9 @@ class PhaseRun:
             self._epoch_seconds = 0.0
         started, earlier = time.monotonic(), self._epoch_seconds
         try:
-            self._run_steps(batches, epoch=epoch, first=first, started=started)
-            val_loss, val_accuracy = self._trainer.validate(self._data.validation)
+            for _ in self._run_steps(batches, epoch=epoch, first=first, started=started):
+                let_signals_through()
+            val_loss, val_accuracy = self._trainer.validate(self._data.validation, let_signals_through)
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
                 self._epoch_seconds = earlier + time.monotonic() - started
@@ -142,7 +145,8 @@ class PhaseRun:
         self._save()
         self._report_epoch(epoch, (1 - first / self._data.steps_per_epoch) * self._data.images_per_epoch / seconds)
 
-    def _run_steps(self, batches: Any, *, epoch: int, first: int, started: float) -> None:
+    def _run_steps(self, batches: Any, *, epoch: int, first: int, started: float) -> Iterator[None]:
+        """Makes the steps of an epoch from `first` on, and pauses after each."""
         steps, every = self._data.steps_per_epoch, self._checkpoints.every_steps if self._checkpoints else 0
         earlier, reported, built = self._epoch_seconds, 0.0, started
         for batch in range(first, steps):
@@ -161,6 +165,7 @@ class PhaseRun:
             if every and self._trainer.steps_done % every == 0 and batch + 1 < steps:
                 self._epoch_seconds = earlier + time.monotonic() - started
                 self._save()
+            yield
 
     def _judge_epoch(self, epoch: int, *, val_accuracy: float, val_loss: float) -> None:
         """Keeps the weights if they are the best, cuts the rate on a plateau, and ends the phase when patience is over."""

@@ -6,7 +6,7 @@ middle of an epoch as if nothing had happened. The step here is the same arithme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -61,7 +61,7 @@ class Trainer:
         """Mean loss and accuracy over the images of this epoch so far, each as it was seen before its step."""
         return float(self._loss.result()), float(self._accuracy.result())
 
-    def validate(self, batches: Any) -> tuple[float, float]:
+    def validate(self, batches: Any, after_batch: Callable[[], None]) -> tuple[float, float]:
         """Mean loss and accuracy over a dataset of (images, labels int64 [B]); changes no state."""
         loss_sum, right, images_seen = 0.0, 0, 0
         for images, labels in batches:
@@ -69,6 +69,7 @@ class Trainer:
             loss_sum += float(np.sum(losses, dtype=np.float64))
             right += int(np.sum(hits))
             images_seen += len(hits)
+            after_batch()
         return loss_sum / images_seen, right / images_seen
 
     def values(self) -> list[NDArray[Any]]:

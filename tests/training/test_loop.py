@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +109,10 @@ class Terminated(BaseException):
     """As Prefect's TerminationSignal, which is no Exception."""
 
 
-@pytest.mark.parametrize("signal", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 6])
 def test_an_interrupted_phase_goes_on_at_its_step(
-    tmp_path: Path, stop_at: int, signal: type[BaseException], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stop_at: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
     whole, model = phase(), build()
@@ -121,9 +123,9 @@ def test_an_interrupted_phase_goes_on_at_its_step(
     def interrupt(progress: Progress) -> None:
         seen.append(progress)
         if sum(not entry.milestone for entry in seen) == stop_at:
-            raise signal
+            raise error
 
-    with pytest.raises(signal):
+    with pytest.raises(error):
         phase(checkpoints=checkpoints, report=interrupt).run()
     told: list[str] = []
     resumed = phase(checkpoints=checkpoints, model=model, report=lambda progress: told.append(progress.detail))
@@ -136,6 +138,25 @@ def test_an_interrupted_phase_goes_on_at_its_step(
     assert without_seconds(resumed) == without_seconds(whole)
     for mine, other in zip(resumed.best.weights, whole.best.weights, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("during", ["step", "validate"])
+def test_a_signal_in_the_middle_of_tensorflow_waits_for_its_end(
+    tmp_path: Path, during: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, checkpoints = getattr(Trainer, during), Checkpoints(tmp_path / "checkpoints", every_steps=1000)
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, during, interrupted)
+        phase(checkpoints=checkpoints).run()
+    saved = checkpoints.latest(say=pytest.fail)
+    assert saved is not None
+    assert saved.step == (1 if during == "step" else STEPS)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_checkpoint_of_another_model_is_said_and_does_not_stand_in_the_way(tmp_path: Path) -> None:
