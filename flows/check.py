@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import display_stages, print_bad_files, print_where_to_look, printable, say
+from flows.console import display_stages, print_bad_files, print_groups, print_where_to_look, printable, say
 from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import INDEX, check_target
@@ -23,7 +23,6 @@ from pipelines.store.index import usable, write_index
 from tasks.progress import reporter
 
 REPORT = "check.json"
-_GROUPS_SHOWN = 10
 
 
 def check_source(source: Source, recipe: Recipe, *, home: Path, out: Path | None, console: Console) -> None:
@@ -84,13 +83,8 @@ def _print_report(console: Console, rows: Sequence[Mapping[str, Any]], report: M
         ("conflicts", "in more than one class: at least one of the labels is wrong"),
         ("duplicates", "equal or near-equal; they will share a split"),
     ):
-        groups = report[name]
-        if groups:
-            say(console, f"{len(groups)} groups of images are {what}:")
-        for paths in groups[:_GROUPS_SHOWN]:
-            say(console, "  " + ", ".join(map(repr, paths)))
-        if len(groups) > _GROUPS_SHOWN:
-            say(console, f"  ... and {len(groups) - _GROUPS_SHOWN} more; check.json lists them all")
+        heading = f"{len(report[name])} groups of images are {what}:"
+        print_groups(console, report[name], heading=heading, all_in=REPORT)
 
 
 def _print_splits(console: Console, rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:

@@ -176,7 +176,7 @@ def run_train(
     source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
 ) -> None:
     """Runs the train flow and shows what came of it."""
-    from flows.console import display_stages, print_bad_files, print_conflicts, print_metrics, print_where_to_look, say
+    from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
     from flows.request import check_request
 
     console = Console()
@@ -199,7 +199,9 @@ def run_train(
             folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
     rows = read_index(folder / "index.parquet")
     print_bad_files(console, rows)
-    print_conflicts(console, find_conflicts(rows))
+    conflicts = find_conflicts(rows)
+    heading = f"{len(conflicts)} groups of equal or near-equal images lie in more than one class: a label must be wrong"
+    print_groups(console, conflicts, heading=heading, all_in="`imagemill check` with --out")
     print_metrics(console, read_json(folder / "metrics.json"))
     print_where_to_look(console, folder, RUN_FILES)
 

@@ -134,14 +134,14 @@ def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most
         say(console, f"  ... and {len(bad) - most} more; index.parquet lists them all")
 
 
-def print_conflicts(console: Console, conflicts: Sequence[Sequence[str]], *, most: int = 10) -> None:
-    """Prints groups of equal or near-equal images that lie in several classes."""
-    if conflicts:
-        say(console, f"{len(conflicts)} groups of equal or near-equal images lie in more than one class: a label must be wrong")
-    for paths in conflicts[:most]:
+def print_groups(console: Console, groups: Sequence[Sequence[str]], *, heading: str, all_in: str, most: int = 10) -> None:
+    """Prints groups of paths below a heading, nothing where there are none; `all_in` says what lists the rest."""
+    if groups:
+        say(console, heading)
+    for paths in groups[:most]:
         say(console, "  " + ", ".join(map(repr, paths)))
-    if len(conflicts) > most:
-        say(console, f"  ... and {len(conflicts) - most} more; `imagemill check` with --out lists them all")
+    if len(groups) > most:
+        say(console, f"  ... and {len(groups) - most} more; {all_in} lists them all")
 
 
 def print_where_to_look(console: Console, folder: Path, rows: Sequence[tuple[str, str]]) -> None:

@@ -1,8 +1,8 @@
 """Memory that a training step frees is kept for the next one, where the C library can be told so.
 
 TensorFlow allocates and frees hundreds of megabytes of activations in every step. glibc hands blocks of that size back to the
-operating system at once, and the next step pays for zeroed pages again: 3.7 million page faults where 0.3 million do, and a
-third of the speed (benchmarks/allocator.py, docs/decisions/0005-allocator.md).
+operating system at once, and the next step pays for zeroed pages again: 2.7 million page faults where 0.3 million do, and a
+sixth of the speed (benchmarks/allocator.py, docs/decisions/0005-allocator.md).
 """
 
 from __future__ import annotations

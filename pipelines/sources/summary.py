@@ -26,13 +26,17 @@ def summarise(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> dict
         "shorter_side_px": {"smallest": sides[0], "median": sides[len(sides) // 2], "largest": sides[-1]} if sides else None,
         "duplicates": [_paths(members) for members in duplicates],
         "leaks": [_paths(members) for members in duplicates if len({row["split"] for row in members}) > 1],
-        "conflicts": find_conflicts(rows),
+        "conflicts": _conflicts(duplicates),
     }
 
 
 def find_conflicts(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Paths of equal or near-equal images that lie in several classes, group by group."""
-    return [_paths(members) for members in _duplicates(rows) if len({row["label"] for row in members}) > 1]
+    return _conflicts(_duplicates(rows))
+
+
+def _conflicts(duplicates: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    return [_paths(members) for members in duplicates if len({row["label"] for row in members}) > 1]
 
 
 def _duplicates(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import one_line
 from pipelines.store.artifacts import file_in_place
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,7 @@ def read_remembered(path: Path, schema: pa.Schema) -> pa.Table:
     except FileNotFoundError:
         return schema.empty_table()
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        logger.warning("%s is damaged and is made anew (%s)", path, reason)
+        logger.warning("%s is damaged and is made anew (%s)", path, one_line(error))
         return schema.empty_table()
     return table
 

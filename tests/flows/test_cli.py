@@ -154,6 +154,21 @@ def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
     assert len(pq.read_table(out / "index.parquet")) == 18
 
 
+def test_check_shows_ten_groups_and_counts_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = write_classes(tmp_path / "source", {"a": 12, "b": 12})
+    for path in sorted((source / "a").iterdir()):
+        shutil.copy(path, source / "b" / f"again-{path.name}")
+    assert run("check", source, monkeypatch=monkeypatch) == 0
+    shown = capfd.readouterr().out
+    heading = "12 groups of images are in more than one class: at least one of the labels is wrong:"
+    lines = shown.splitlines()
+    start = lines.index(heading)
+    assert lines[start + 1] == "  'a/000.jpg', 'b/again-000.jpg'"
+    assert lines[start + 11] == "  ... and 2 more; check.json lists them all"
+
+
 def test_check_still_reports_when_a_run_would_be_refused(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

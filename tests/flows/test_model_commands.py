@@ -93,6 +93,20 @@ def test_predict_gives_the_run_s_probabilities_and_names_what_it_can_not_read(
         assert received["predicted"] == row["predicted"]
 
 
+def test_predict_shows_the_classes_of_a_few_images_and_names_unreadable_ones(
+    warm: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = write_classes(tmp_path / "images", {"x": 2})
+    (images / "x" / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "predictions.parquet"
+    assert run("predict", warm[1], images, "--out", out, monkeypatch=monkeypatch) == 0
+    shown = capfd.readouterr().out
+    assert "unreadable 'x/bad.png': " in shown
+    for row in pq.read_table(out).to_pylist():
+        if row["predicted"]:
+            assert f"'{row['path']}': {row['predicted']} ({row['probability_' + row['predicted']]:.1%})" in shown
+
+
 def test_predict_refuses_a_folder_without_a_readable_image(
     warm: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

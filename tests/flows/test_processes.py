@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
         self.source = write_classes(folder / "my 'photos\"", {'a "cat" 🐱': 12, "dog\n[b]x": 12})
+        shutil.copy(self.source / 'a "cat" 🐱' / "000.jpg", self.source / "dog\n[b]x" / "again.jpg")
 
     def start(self, name: str, *settings: str) -> subprocess.Popen[str]:
         """Starts a train in a session of its own, so that signals reach it and its children alone."""
@@ -55,6 +57,8 @@ def test_two_at_once_on_a_new_home_do_the_work_once(place: Place) -> None:
     first, second = place.cache("one"), place.cache("two")
     assert all(sorted([first[stage], second[stage]]) == ["hit", "miss"] for stage in first), (first, second)
     assert 'a "cat" 🐱' in outputs[0][0]
+    assert "1 groups of equal or near-equal images lie in more than one class" in outputs[0][0]
+    assert """  'a "cat" 🐱/000.jpg', 'dog\\n[b]x/again.jpg'""" in outputs[0][0]
     assert "dog\\n[b]x" in outputs[0][0]
 
 
