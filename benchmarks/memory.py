@@ -31,8 +31,9 @@ def write_store(home: Path, *, images: int, size: int, layout: Any = "decoded") 
     import pyarrow as pa
 
     from pipelines.data.prepare import publish_prepared, store_folder
-    from pipelines.store.images import ImageRow, ImageStore, fill
+    from pipelines.store.images import image_store
     from pipelines.store.layouts import pack_row
+    from pipelines.store.rows import ImageRow, fill
 
     def decode(digests: list[str]) -> Iterator[ImageRow]:
         rng = np.random.default_rng(0)
@@ -40,7 +41,7 @@ def write_store(home: Path, *, images: int, size: int, layout: Any = "decoded") 
             yield ImageRow(digest, pack_row(rng.integers(0, 256, (size, size, 3), np.uint8), layout=layout), served=True)
 
     kind = {"image_size": size, "resize": "crop", "layout": layout}
-    store = ImageStore(home, home / store_folder(**kind), image_size=size, layout=layout)
+    store = image_store(home, home / store_folder(**kind), image_size=size, layout=layout)
     digests = pa.array([hashlib.sha256(str(number).encode()).hexdigest() for number in range(images)])
     places = fill(store, digests, decode)
     labels = [CLASSES[number % len(CLASSES)] for number in range(images)]

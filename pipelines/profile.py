@@ -29,9 +29,9 @@ from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.examine import ImageFacts, examine_image
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.ingest import publish_index
-from pipelines.store.images import RowReader
 from pipelines.store.index import OK
 from pipelines.store.layouts import choose_layout
+from pipelines.store.rows import RowReader
 from pipelines.training.phases import make_deterministic
 from pipelines.training.trainer import Trainer
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import Worker, make_order
-from pipelines.store.images import RowReader
+from pipelines.store.rows import RowReader
 
 EVALUATION_BATCH_SIZE = 32  # on two cores 64 is a third slower: its activations no longer fit the cache
 # Batches under way at once: one per core, since copying, decoding and warping let go of the interpreter's lock.

@@ -27,9 +27,10 @@ from pipelines.errors import ImageDecodeError, RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder, write_json
-from pipelines.store.images import ImageRow, ImageStore, Places, RowReader, fill
+from pipelines.store.images import image_store, read_images
 from pipelines.store.index import read_usable
 from pipelines.store.layouts import JPEG_QUALITY, choose_layout, pack_row
+from pipelines.store.rows import ImageRow, Places, RowReader, fill
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +110,8 @@ def prepare(
         files = list(zip(digests, paths, strict=True))
         return decode_files(root, files, decoder=decoder, layout=layout, report=report)
 
-    image_store = ImageStore(home, home / folder, image_size=image_size, layout=layout)
-    places = fill(image_store, rows["sha256"], decode_missing, say=say)
+    rows_store = image_store(home, home / folder, image_size=image_size, layout=layout)
+    places = fill(rows_store, rows["sha256"], decode_missing, say=say)
     return publish_prepared(home, rows, places, classes=index.classes, image_size=image_size, resize=resize, layout=layout)
 
 
@@ -171,13 +172,13 @@ def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Exa
     """
     table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
     folder = home / prepared.store
-    store = ImageStore(home, folder, image_size=prepared.image_size, layout=prepared.layout)
+    store = image_store(home, folder, image_size=prepared.image_size, layout=prepared.layout)
     places = store.locate(table["sha256"], shards=prepared.shards)
     if (places.shard < 0).any():
         raise RunError(f"{folder} lacks images that were prepared; run the same command again")
     labels = table["label"].to_numpy().astype(np.int64)
     served = np.asarray(table["served"].to_numpy(), np.bool_)
-    reader = RowReader(folder, places, image_size=prepared.image_size, layout=prepared.layout)
+    reader = read_images(folder, places, image_size=prepared.image_size, layout=prepared.layout)
     return Examples(table.select(["path", "sha256"]), labels, served), reader
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset
-from pipelines.store.images import RowReader
+from pipelines.store.rows import RowReader
 
 
 def write_predictions(

@@ -1,4 +1,6 @@
-"""The two layouts of a row in the image store: `decoded`, the pixels themselves, and `encoded`, a JPEG of them.
+"""What the bytes of a row are: numbers as they are, or in the image store a JPEG of the pixels.
+
+The image store has two layouts: `decoded`, the pixels themselves, and `encoded`, a JPEG of them.
 
 Decoded rows are copied into a batch as they are. Encoded ones take a fraction of the disk, for sets that are too large to
 hold decoded, and are decoded again each time they are read.
@@ -6,8 +8,9 @@ hold decoded, and are decoded again each time they are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -32,24 +35,24 @@ _JPEG_OPTIONS: Sequence[int] = (
 class ShardRows(Protocol):
     """The image column of one memory-mapped shard."""
 
-    def read(self, row: int, out: NDArray[np.uint8]) -> None:
-        """Writes the pixels of a row into `out`, uint8 [S, S, 3] and contiguous.
+    def read(self, row: int, out: NDArray[Any]) -> None:
+        """Writes a row into `out`, a contiguous array of the rows' shape and dtype.
 
         Raises:
-            ValueError: the row holds no image of that shape.
+            ValueError: the row holds nothing of that shape.
         """
 
 
-class DecodedRows:
-    """Rows of pixels, as a view of the mapped file."""
+class ArrayRows:
+    """Rows of numbers, as a view of the mapped file."""
 
-    def __init__(self, column: pa.FixedSizeBinaryArray, *, image_size: int) -> None:
-        pixels = np.frombuffer(column.buffers()[1], np.uint8, count=len(column) * image_size * image_size * 3)
-        self._pixels = pixels.reshape(len(column), image_size, image_size, 3)
+    def __init__(self, column: pa.FixedSizeBinaryArray, *, shape: tuple[int, ...], dtype: Any) -> None:
+        numbers = np.frombuffer(column.buffers()[1], dtype, count=len(column) * math.prod(shape))
+        self._rows = numbers.reshape(len(column), *shape)
 
-    def read(self, row: int, out: NDArray[np.uint8]) -> None:
+    def read(self, row: int, out: NDArray[Any]) -> None:
         """A copy."""
-        out[:] = self._pixels[row]
+        out[:] = self._rows[row]
 
 
 class EncodedRows:
@@ -75,7 +78,9 @@ def row_type(layout: StoreLayout, *, image_size: int) -> pa.DataType:
 
 def open_rows(column: pa.Array, *, layout: StoreLayout, image_size: int) -> ShardRows:
     """The image column of a shard, ready to be read by row."""
-    return DecodedRows(column, image_size=image_size) if layout == "decoded" else EncodedRows(column)
+    if layout == "decoded":
+        return ArrayRows(column, shape=(image_size, image_size, 3), dtype=np.uint8)
+    return EncodedRows(column)
 
 
 def pack_row(pixels: NDArray[np.uint8], *, layout: StoreLayout) -> bytes:

@@ -21,7 +21,7 @@ from pipelines.errors import InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
-from pipelines.store.images import RowReader
+from pipelines.store.rows import RowReader
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun

@@ -14,8 +14,9 @@ from pipelines.config import AugmentConfig
 from pipelines.contracts import StoreLayout
 from pipelines.data.batches import build_plain_dataset, build_train_dataset, steps_per_epoch
 from pipelines.data.order import Worker
-from pipelines.store.images import ImageRow, ImageStore, RowReader, fill
+from pipelines.store.images import image_store, read_images
 from pipelines.store.layouts import pack_row
+from pipelines.store.rows import ImageRow, RowReader, fill
 
 EXAMPLES, SIZE = 21, 8
 LABELS = np.arange(EXAMPLES, dtype=np.int64)
@@ -24,11 +25,11 @@ OFF = AugmentConfig(where="none")
 
 
 def open_reader(home: Path, layout: StoreLayout) -> RowReader:
-    store = ImageStore(home, home / "images", image_size=SIZE, layout=layout)
+    store = image_store(home, home / "images", image_size=SIZE, layout=layout)
     pixels = np.random.default_rng(0).integers(0, 256, (EXAMPLES, SIZE, SIZE, 3), np.uint8)
     digests = pa.array([str(number) for number in range(EXAMPLES)])
     rows = [ImageRow(digest, pack_row(pixels[int(digest)], layout=layout), served=True) for digest in digests.to_pylist()]
-    return RowReader(home / "images", fill(store, digests, lambda _: rows), image_size=SIZE, layout=layout)
+    return read_images(home / "images", fill(store, digests, lambda _: rows), image_size=SIZE, layout=layout)
 
 
 @pytest.fixture(params=["decoded", "encoded"])

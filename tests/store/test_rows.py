@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from pipelines.contracts import StoreLayout
 from pipelines.errors import RunError
-from pipelines.store import images as images_module
+from pipelines.store import rows as rows_module
 from pipelines.store.artifacts import file_digest
-from pipelines.store.images import ImageRow, ImageStore, RowReader, fill
+from pipelines.store.images import image_store, read_images
 from pipelines.store.layouts import pack_row
+from pipelines.store.rows import ImageRow, RowStore, fill
 from pipelines.store.shards import VERIFIED, damaged_shards, open_shard
 
 SIZE = 8
@@ -43,13 +44,13 @@ class Decoder:
             yield ImageRow(digest, pack_row(pixels(digest), layout=self._layout), served=int(digest) % 2 == 0)
 
 
-def open_store(home: Path, layout: StoreLayout = "decoded") -> ImageStore:
-    return ImageStore(home, home / "images", image_size=SIZE, layout=layout)
+def open_store(home: Path, layout: StoreLayout = "decoded") -> RowStore:
+    return image_store(home, home / "images", image_size=SIZE, layout=layout)
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
-    monkeypatch.setattr(images_module, "SHARD_BYTES", 4 * ROW_BYTES)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowStore:
+    monkeypatch.setattr(rows_module, "SHARD_BYTES", 4 * ROW_BYTES)
     return open_store(tmp_path)
 
 
@@ -57,13 +58,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageStore:
 def test_rows_come_back_in_any_order_with_their_flags(
     tmp_path: Path, layout: StoreLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "SHARD_BYTES", 4 * len(pack_row(pixels("0"), layout=layout)))
+    monkeypatch.setattr(rows_module, "SHARD_BYTES", 4 * len(pack_row(pixels("0"), layout=layout)))
     store, asked = open_store(tmp_path, layout), pa.array([*"9876543210", "4"])
     places = fill(store, asked, Decoder(layout))
     assert len(store.shard_names()) > 1
     assert places.used_shards() == tuple(store.shard_names())
     assert places.served.tolist() == [int(digest) % 2 == 0 for digest in asked.to_pylist()]
-    reader = RowReader(tmp_path / "images", places, image_size=SIZE, layout=layout)
+    reader = read_images(tmp_path / "images", places, image_size=SIZE, layout=layout)
     assert len(reader) == 11
     chosen = np.array([9, 0, 4, 4, 10], np.int64)
     gathered = reader.gather(chosen)
@@ -79,19 +80,19 @@ def test_an_encoded_row_is_less_of_what_compresses(tmp_path: Path) -> None:
     assert len(pack_row(smooth, layout="encoded")) < len(pack_row(smooth, layout="decoded")) / 10
 
 
-def test_a_batch_is_where_tensorflow_need_not_copy_it(tmp_path: Path, store: ImageStore) -> None:
-    reader = RowReader(tmp_path / "images", fill(store, DIGESTS, Decoder()), image_size=SIZE, layout="decoded")
+def test_a_batch_is_where_tensorflow_need_not_copy_it(tmp_path: Path, store: RowStore) -> None:
+    reader = read_images(tmp_path / "images", fill(store, DIGESTS, Decoder()), image_size=SIZE, layout="decoded")
     assert [reader.gather(np.arange(size)).ctypes.data % 64 for size in range(1, 8)] == [0] * 7
 
 
-def test_a_later_run_decodes_only_what_is_new(store: ImageStore) -> None:
+def test_a_later_run_decodes_only_what_is_new(store: RowStore) -> None:
     decoder = Decoder()
     for digests in (["1", "2", "2", "3"], ["2", "3", "4"], ["1", "4"]):
         fill(store, pa.array(digests), decoder)
     assert decoder.asked == ["1", "2", "3", "4"]
 
 
-def test_places_are_sought_in_the_shards_that_are_named(store: ImageStore) -> None:
+def test_places_are_sought_in_the_shards_that_are_named(store: RowStore) -> None:
     places = fill(store, DIGESTS, Decoder())
     first = places.shards[places.shard[0]]
     found = store.locate(DIGESTS, shards=[first])
@@ -117,7 +118,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["deleted", "altered", "altered with its time kept", "truncated", "emptied"])
 def test_a_damaged_shard_is_named_and_only_its_images_are_made_again(
-    tmp_path: Path, store: ImageStore, how: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: RowStore, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     places = fill(store, DIGESTS, Decoder())
     name = places.shards[places.shard[5]]
@@ -128,14 +129,14 @@ def test_a_damaged_shard_is_named_and_only_its_images_are_made_again(
     again = fill(store, DIGESTS, decoder)
     there = [digest for digest, shard in zip(DIGESTS.to_pylist(), places.shard, strict=True) if places.shards[shard] == name]
     assert decoder.asked == there
-    reader = RowReader(tmp_path / "images", again, image_size=SIZE, layout="decoded")
+    reader = read_images(tmp_path / "images", again, image_size=SIZE, layout="decoded")
     np.testing.assert_array_equal(reader.gather(np.array([5]))[0], pixels("5"))
     assert how == "deleted" or f"shard {name} of the image store is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["truncated footer", "other columns", "other row size", "no batch"])
 def test_a_file_with_the_right_name_that_is_no_shard_of_this_store_is_named_and_remade(
-    tmp_path: Path, store: ImageStore, how: str
+    tmp_path: Path, store: RowStore, how: str
 ) -> None:
     fill(store, DIGESTS, Decoder())
     name = store.shard_names()[0]
@@ -168,15 +169,15 @@ def ipc_file(batch: pa.RecordBatch, *, empty: bool) -> bytes:
     return contents
 
 
-def test_many_shards_are_noted_in_one_write(tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_shards_are_noted_in_one_write(tmp_path: Path, store: RowStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(store, DIGESTS, Decoder())
     noted = tmp_path / "images" / VERIFIED
     assert noted.exists(), "a shard that was just written need not be hashed again"
     noted.unlink()
     writes: list[Any] = []
-    write_json = images_module.note_intact.__globals__["write_json"]
+    write_json = rows_module.note_intact.__globals__["write_json"]
     monkeypatch.setitem(
-        images_module.note_intact.__globals__, "write_json", lambda *written: (writes.append(written), write_json(*written))
+        rows_module.note_intact.__globals__, "write_json", lambda *written: (writes.append(written), write_json(*written))
     )
     assert damaged_shards(tmp_path / "images", store.shard_names()) == []
     assert damaged_shards(tmp_path / "images", store.shard_names()) == []
@@ -185,22 +186,23 @@ def test_many_shards_are_noted_in_one_write(tmp_path: Path, store: ImageStore, m
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{"])
-def test_a_spoilt_note_only_costs_another_look(tmp_path: Path, store: ImageStore, content: bytes) -> None:
+def test_a_spoilt_note_only_costs_another_look(tmp_path: Path, store: RowStore, content: bytes) -> None:
     fill(store, DIGESTS, Decoder())
     (tmp_path / "images" / VERIFIED).write_bytes(content)
     assert damaged_shards(tmp_path / "images", store.shard_names()) == []
 
 
-def test_work_that_was_cut_short_goes_on_from_the_finished_shards(store: ImageStore) -> None:
+@pytest.mark.parametrize(("error", "kept"), [(KeyboardInterrupt, 6), (ZeroDivisionError, 4)])
+def test_work_that_was_cut_short_goes_on_from_what_was_written(store: RowStore, error: type[BaseException], kept: int) -> None:
     def stops(digests: list[str]) -> Iterator[ImageRow]:
         yield from Decoder()(digests[:6])
-        raise KeyboardInterrupt
+        raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         fill(store, DIGESTS, stops)
     decoder = Decoder()
     fill(store, DIGESTS, decoder)
-    assert decoder.asked == DIGESTS.to_pylist()[4:]
+    assert decoder.asked == DIGESTS.to_pylist()[kept:]
 
 
 @pytest.fixture
@@ -220,7 +222,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_said_and_the_next_run_goes_on(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images_module, "SHARD_BYTES", 400 * ROW_BYTES)  # 75 KiB
+    monkeypatch.setattr(rows_module, "SHARD_BYTES", 400 * ROW_BYTES)  # 75 KiB
     digests, store = pa.array([str(number) for number in range(2000)]), open_store(small_disk)
     with pytest.raises(RunError, match=r"no space left on the device that holds .*; free some and run it again"):
         fill(store, digests, Decoder())
@@ -233,16 +235,16 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(small_disk: Path, monkeypa
     decoder = Decoder()
     places = fill(store, digests, decoder)
     assert decoder.asked == [digest for digest in digests.to_pylist() if digest not in set(kept)]
-    reader = RowReader(small_disk / "images", places, image_size=SIZE, layout="decoded")
+    reader = read_images(small_disk / "images", places, image_size=SIZE, layout="decoded")
     np.testing.assert_array_equal(reader.gather(np.array([1999]))[0], pixels("1999"))
 
 
-def test_images_that_were_not_decoded_are_an_error(store: ImageStore) -> None:
+def test_images_that_were_not_decoded_are_an_error(store: RowStore) -> None:
     with pytest.raises(RunError, match="1 images are still missing from the image store"):
         fill(store, pa.array(["1", "2"]), lambda _: Decoder()(["1"]))
 
 
-def test_pixels_of_another_size_are_refused(store: ImageStore) -> None:
+def test_pixels_of_another_size_are_refused(store: RowStore) -> None:
     with pytest.raises(ValueError, match="`contents` must be 192 bytes of pixels; received 12"):
         store.add([ImageRow("1", bytes(12), served=True)])
 
@@ -252,7 +254,7 @@ def test_an_encoded_row_of_another_size_is_said_with_its_shard(tmp_path: Path) -
     wrong = {"1": pack_row(np.zeros((4, 4, 3), np.uint8), layout="encoded"), "2": b"no JPEG"}
     store.add([ImageRow(digest, contents, served=True) for digest, contents in wrong.items()])
     places = store.locate(pa.array(["1", "2"]))
-    reader = RowReader(tmp_path / "images", places, image_size=SIZE, layout="encoded")
+    reader = read_images(tmp_path / "images", places, image_size=SIZE, layout="encoded")
     for number in range(2):
         with pytest.raises(RunError, match=rf"{store.shard_names()[0]} is damaged \(row {number} is no image of 8 px\)"):
             reader.gather(np.array([number]))
