@@ -27,9 +27,10 @@ from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.run_folder import RunResults, write_run_folder
-from pipelines.slices import ingest_slice, training_slice
+from pipelines.slices import embed_slice, ingest_slice, training_slice
 from pipelines.sources.source import TFDS_PREFIX, Source
 from pipelines.store.shards import forget_intact
+from tasks.embed import embed_task
 from tasks.evaluate import evaluate_task
 from tasks.export import export_task
 from tasks.fine_tune import fine_tune_task
@@ -86,8 +87,16 @@ def train_model(
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
-        head = stages.run(head_task, prepared=prepared, config=training, head=recipe.head)
-        trained = stages.run(fine_tune_task, prepared=prepared, head_model=head, config=training, settings=recipe.fine_tune)
+        embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
+        head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
+        trained = stages.run(
+            fine_tune_task,
+            prepared=prepared,
+            head_model=head,
+            activations=embedded.activations,
+            config=training,
+            settings=recipe.fine_tune,
+        )
         judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)

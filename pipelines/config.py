@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 BackboneName = Literal[
     "EfficientNetLite0",
@@ -122,6 +122,21 @@ class AugmentConfig(Section):
         """Whether training labels are one distribution over the classes per image, float32 [B, classes], not int64 [B]."""
         return self.where == "dataset" and (self.mixup > 0 or self.cutmix > 0)
 
+    @property
+    def changes_images(self) -> bool:
+        """Whether the data set's images are changed at all."""
+        off = AugmentConfig(where="dataset", horizontal_flip=False, rotation=0, zoom=0)
+        return self.where == "dataset" and self.model_copy(update={"engine": off.engine}) != off
+
+    @property
+    def uncacheable(self) -> str | None:
+        """What of this makes a training image depend on more than its own numbers for an epoch, or None."""
+        if self.soft_labels:
+            return "`augment.mixup` or `augment.cutmix`, which mix images anew in each epoch"
+        if self.where == "model":
+            return "`augment.where: model`, whose layers run in the training step"
+        return None
+
     @model_validator(mode="after")
     def _has_layers(self) -> Self:
         beyond = [name for name in ("random_resized_crop", "mixup", "cutmix", "rand_augment") if getattr(self, name)]
@@ -155,6 +170,19 @@ class ModelConfig(Section):
     dropout: float = Field(0.3, ge=0, lt=1)
 
 
+class CacheConfig(Section):
+    """What the frozen part of the network makes of each image, kept by content instead of made anew in each epoch."""
+
+    mode: Literal["auto", "activations", "features", "off"] = Field(
+        "auto",
+        description="activations: for both phases; features: pooled, for the head; off: images are augmented afresh each epoch;"
+        " auto: as much as the budget allows",
+    )
+    views: int = Field(2, ge=1, le=100, description="augmented views of each training image, the plain one included")
+    dtype: Literal["float16", "float32"] = "float16"
+    budget_gib: float = Field(20.0, gt=0, description="of disk that `auto` may take for the activations of a run's images")
+
+
 class PhaseConfig(Section):
     """What both training phases have in common."""
 
@@ -175,7 +203,18 @@ class FineTuneConfig(PhaseConfig):
     """Phase 2: the top `layers` layers of the backbone and the head, at a low rate. 0 epochs skip it."""
 
     learning_rate: float = Field(1e-4, gt=0, le=10)
-    layers: int = Field(20, ge=1, description="how many of the backbone's last layers learn; BatchNorm never does")
+    layers: int | str = Field(
+        20,
+        description="what of the backbone learns: so many of its last layers, all of them from a block on (such as block6a), or"
+        " all; BatchNorm never does",
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _at_least_one(cls, layers: int | str) -> int | str:
+        if isinstance(layers, int) and layers < 1:
+            raise ValueError("must be at least 1, the name of a block, or all")
+        return layers
 
 
 class Recipe(Section):
@@ -203,5 +242,12 @@ class Recipe(Section):
     store: StoreConfig = StoreConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
+    cache: CacheConfig = CacheConfig()
     head: HeadConfig = HeadConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> Self:
+        if self.cache.mode in ("activations", "features") and (reason := self.augment.uncacheable):
+            raise ValueError(f"`cache.mode: {self.cache.mode}` can't be had with {reason}; use `cache.mode: auto` or `off`")
+        return self

@@ -83,6 +83,48 @@ class PreparedImages(Descriptor):
     prepare_only_formats: tuple[str, ...]
 
 
+class StoredView(Descriptor):
+    """The activations of one augmented view of images.
+
+    Attributes:
+        store: folder of the shards, relative to the home.
+        shards: names of the shards that hold these images; a shard's name is the digest of its content.
+    """
+
+    store: str
+    shards: tuple[str, ...]
+
+
+class StoredActivations(Descriptor):
+    """What the frozen part of a network makes of the training and validation images.
+
+    Attributes:
+        artifact: says what they are activations of.
+        shape: of one image's.
+        dtype: `float16` or `float32`.
+        views: view 0 is the plain image, of both splits; the others are of training images.
+    """
+
+    artifact: Artifact
+    shape: tuple[int, ...]
+    dtype: str
+    views: tuple[StoredView, ...]
+
+
+class Embedded(Descriptor):
+    """What of the frozen part's work is stored.
+
+    Attributes:
+        artifact: says what was chosen, and why.
+        features: pooled, for the head; None where it is trained on images.
+        activations: at the freeze line of phase 2; None where it is trained on images.
+    """
+
+    artifact: Artifact
+    features: StoredActivations | None
+    activations: StoredActivations | None
+
+
 class TrainedModel(Descriptor):
     """The best weights so far, over all phases that have run, with the history that led to them.
 
@@ -125,5 +167,5 @@ class ExportedModel(Descriptor):
 
 DESCRIPTORS: dict[str, type[Descriptor]] = {
     descriptor.__name__: descriptor
-    for descriptor in (Listing, ImageIndex, PreparedImages, TrainedModel, Evaluation, ExportedModel)
+    for descriptor in (Listing, ImageIndex, PreparedImages, Embedded, TrainedModel, Evaluation, ExportedModel)
 }

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.augment.layers import with_augmentation
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
 from pipelines.bottleneck import Rates
@@ -26,13 +25,14 @@ from pipelines.data.prepare import Examples, ImageDecoder, prepare, read_example
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.slices import training_slice
 from pipelines.sources.examine import ImageFacts, examine_image
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.ingest import publish_index
 from pipelines.store.index import OK
 from pipelines.store.layouts import choose_layout
 from pipelines.store.rows import RowReader
-from pipelines.training.phases import make_deterministic
+from pipelines.training.phases import build_learner, make_deterministic
 from pipelines.training.trainer import Trainer
 
 SAMPLE = 256
@@ -192,10 +192,11 @@ def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[
     """Trains both phases for a few seconds; the second is left out where it has no epochs."""
     random_weights = recipe.model.model_copy(update={"weights": "none"})
     classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
-    model, batches = with_augmentation(classifier, recipe.augment, seed=recipe.seed), iter(dataset)
+    batches, config = iter(dataset), training_slice(recipe)
 
     def measure(phase: PhaseConfig) -> tuple[float, float]:
-        trainer = Trainer(model, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
+        learner = build_learner(classifier, config, None, 0)
+        trainer = Trainer(learner, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
         return _measure_steps(trainer.step, batches)
 
     set_trainable_head(classifier)

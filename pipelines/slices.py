@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.config import AugmentConfig, ModelConfig, Recipe, SplitConfig
+from pipelines.config import AugmentConfig, CacheConfig, ModelConfig, Recipe, SplitConfig
 from pipelines.errors import InputError
 from pipelines.store.artifacts import file_digest
 
@@ -36,6 +36,24 @@ class TrainingConfig:
     weights_sha256: str | None
 
 
+@dataclass(frozen=True)
+class EmbedConfig:
+    """What decides which activations are stored.
+
+    `layers` are those that phase 2 trains, None without phase 2; `pays` says whether training has more epochs than there are
+    views, so that storing them saves anything.
+    """
+
+    seed: int
+    augment: AugmentConfig
+    cache: CacheConfig
+    backbone: str
+    weights: str
+    weights_sha256: str | None
+    layers: int | str | None
+    pays: bool
+
+
 def ingest_slice(recipe: Recipe, *, dataset: str) -> IngestConfig:
     """The part that ingest reads; `dataset` names the ledger of sticky splits."""
     return IngestConfig(
@@ -52,19 +70,40 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
     Raises:
         InputError: `model.weights` names a file that can't be read.
     """
-    digest = None
-    if recipe.model.weights not in ("imagenet", "none"):
-        try:
-            digest = file_digest(Path(recipe.model.weights).expanduser())
-        except OSError as error:
-            raise InputError(
-                f"`model.weights` must be imagenet, none or a file; {recipe.model.weights!r} can't be read ({error.strerror})"
-            ) from error
     return TrainingConfig(
         seed=recipe.seed,
         batch_size=recipe.batch_size,
         sampling=recipe.sampling,
         augment=recipe.augment,
         model=recipe.model,
-        weights_sha256=digest,
+        weights_sha256=_weights_digest(recipe.model),
     )
+
+
+def embed_slice(recipe: Recipe) -> EmbedConfig:
+    """The part that the embed stage reads.
+
+    Raises:
+        InputError: `model.weights` names a file that can't be read.
+    """
+    return EmbedConfig(
+        seed=recipe.seed,
+        augment=recipe.augment,
+        cache=recipe.cache,
+        backbone=recipe.model.backbone,
+        weights=recipe.model.weights,
+        weights_sha256=_weights_digest(recipe.model),
+        layers=recipe.fine_tune.layers if recipe.fine_tune.epochs else None,
+        pays=recipe.head.epochs + recipe.fine_tune.epochs > recipe.cache.views,
+    )
+
+
+def _weights_digest(model: ModelConfig) -> str | None:
+    if model.weights in ("imagenet", "none"):
+        return None
+    try:
+        return file_digest(Path(model.weights).expanduser())
+    except OSError as error:
+        raise InputError(
+            f"`model.weights` must be imagenet, none or a file; {model.weights!r} can't be read ({error.strerror})"
+        ) from error

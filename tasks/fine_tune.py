@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 
 from pipelines.config import FineTuneConfig
-from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.slices import TrainingConfig
 from tasks.policies import DescriptorSerializer, Place, StagePolicy, checkpoints_of
 from tasks.progress import reporter
@@ -18,13 +18,24 @@ from tasks.progress import reporter
     result_serializer=DescriptorSerializer(),
 )
 def fine_tune_task(
-    place: Place, prepared: PreparedImages, head_model: TrainedModel, config: TrainingConfig, settings: FineTuneConfig
+    place: Place,
+    prepared: PreparedImages,
+    head_model: TrainedModel,
+    activations: StoredActivations | None,
+    config: TrainingConfig,
+    settings: FineTuneConfig,
 ) -> TrainedModel:
     """Goes on from the head's best weights."""
     from pipelines.training.phases import fine_tune
 
-    inputs = {"prepared": prepared, "head_model": head_model, "config": config, "settings": settings}
+    inputs = {
+        "prepared": prepared,
+        "head_model": head_model,
+        "activations": activations,
+        "config": config,
+        "settings": settings,
+    }
     checkpoints, report = checkpoints_of(place, "fine_tune", **inputs), reporter("fine_tune")
     return fine_tune(
-        place.home, prepared, head_model, config=config, fine_tune=settings, checkpoints=checkpoints, report=report
+        place.home, prepared, head_model, activations, config=config, fine_tune=settings, checkpoints=checkpoints, report=report
     )

@@ -26,7 +26,7 @@ from prefect.serializers import Serializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, Field
 
-from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages
+from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages, StoredActivations, StoredView
 from pipelines.errors import RunError
 from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
@@ -38,8 +38,9 @@ from tasks.progress import current_listener
 STAGE_VERSIONS: Mapping[str, int] = {
     "ingest": 2,
     "prepare": 2,
-    "head": 2,
-    "fine_tune": 2,
+    "embed": 1,
+    "head": 3,
+    "fine_tune": 3,
     "evaluate": 1,
     "export": 1,
 }
@@ -178,12 +179,19 @@ class DescriptorSerializer(Serializer):  # Prefect refuses a parametrised base
 
 def is_whole(home: Path, descriptor: Descriptor) -> bool:
     """Whether everything that a descriptor names is there and unaltered."""
-    artifacts = [value for _, value in descriptor if isinstance(value, Artifact)]
+    values = [value for _, value in descriptor]
+    artifacts = [value for value in values if isinstance(value, Artifact)]
     if not all(is_intact(home, artifact) for artifact in artifacts):
         return False
+    parts = [value for value in values if isinstance(value, StoredActivations)]
+    if not all(is_whole(home, part) for part in parts):
+        return False
+    stores: list[PreparedImages | StoredView] = []
     if isinstance(descriptor, PreparedImages):
-        return not damaged_shards(home / descriptor.store, descriptor.shards)
-    return True
+        stores.append(descriptor)
+    if isinstance(descriptor, StoredActivations):
+        stores.extend(descriptor.views)
+    return not any(damaged_shards(home / store.store, store.shards) for store in stores)
 
 
 class FileLocks:

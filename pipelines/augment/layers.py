@@ -52,11 +52,3 @@ def augmentation_layers(config: AugmentConfig, *, seed: int) -> Any:
     # RandomBrightness adds in the type of its input: uint8 would wrap around.
     to_float = layers.Rescaling(1.0, **options)
     return keras.Sequential([to_float, *(kind(**arguments, **options) for kind, arguments in active)], name="augmentation")
-
-
-def with_augmentation(classifier: keras.Model, config: AugmentConfig, *, seed: int) -> keras.Model:
-    """What is trained: the classifier itself, or behind these layers where the recipe wants them; they share its weights."""
-    if config.where != "model":
-        return classifier
-    image = keras.Input(classifier.input_shape[1:], name="image", dtype="float32")
-    return keras.Model(image, classifier(augmentation_layers(config, seed=seed)(image)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import Worker, make_order
+from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
 
 EVALUATION_BATCH_SIZE = 32  # on two cores 64 is a third slower: its activations no longer fit the cache
@@ -60,12 +62,51 @@ def build_train_dataset(
     Raises:
         ValueError: there are fewer examples than workers.
     """
-    examples = worker.share(len(reader))
-    if not examples:
-        raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
-    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
-    steps = steps_per_epoch(Worker(0, worker.workers).share(len(reader)), batch_size)
     batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
+    spec = (tf.TensorSpec([None, *reader.shape], tf.uint8), tf.TensorSpec(batches.label_shape, batches.label_dtype))
+    return _in_order(batches.load, spec, labels, batch_size, sampling=sampling, seed=seed, start_step=start_step, worker=worker)
+
+
+def build_view_dataset(
+    reader: ViewReader,
+    labels: NDArray[np.int64],
+    *,
+    image_ids: NDArray[np.uint64],
+    batch_size: int,
+    seed: int,
+    sampling: Literal["shuffle", "balanced"] = "shuffle",
+    start_step: int = 0,
+) -> Any:
+    """As `build_train_dataset`, of stored activations: yields (activations [B, ...], labels int64 [B]).
+
+    The view that an image is shown in is a pure function of (epoch, its id).
+    """
+
+    def load(examples: NDArray[np.int64], epoch: int, showings: NDArray[np.int64]) -> tuple[Any, Any]:
+        views = reader.shown_views(image_ids[examples], epoch, showings)
+        return reader.gather(examples, views), labels[examples]
+
+    spec = (tf.TensorSpec([None, *reader.shape], reader.dtype), tf.TensorSpec([None], tf.int64))
+    return _in_order(load, spec, labels, batch_size, sampling=sampling, seed=seed, start_step=start_step, worker=_ALONE)
+
+
+def _in_order(
+    load: Callable[..., tuple[Any, Any]],
+    spec: tuple[Any, Any],
+    labels: NDArray[np.int64],
+    batch_size: int,
+    *,
+    sampling: Literal["shuffle", "balanced"],
+    seed: int,
+    start_step: int,
+    worker: Worker,
+) -> Any:
+    """Batches that `load` makes of (examples int64 [B], epoch, showings int64 [B]), in the order of each epoch."""
+    examples = worker.share(len(labels))
+    if not examples:
+        raise ValueError(f"`worker` must have a share of the {len(labels)} examples; received {worker}: use fewer workers")
+    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
+    steps = steps_per_epoch(Worker(0, worker.workers).share(len(labels)), batch_size)
     with tf.device("CPU:0"):  # where tf.data runs
         order = make_order(labels, sampling=sampling, seed=seed)
 
@@ -75,24 +116,21 @@ def build_train_dataset(
         left = tf.maximum(examples - batch * batch_size, 0)
         # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
         chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
-        types = (tf.uint8, batches.label_dtype)
-        images, targets = tf.numpy_function(batches.load, [chosen, epoch, showings], types, stateful=False)
-        images.set_shape([None, *reader.shape])
-        targets.set_shape(batches.label_shape)
-        return images, targets
+        types = [part.dtype for part in spec]
+        inputs, targets = tf.numpy_function(load, [chosen, epoch, showings], types, stateful=False)
+        return tf.ensure_shape(inputs, spec[0].shape), tf.ensure_shape(targets, spec[1].shape)
 
     steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(4)
 
 
-def build_plain_dataset(reader: RowReader, *, batch_size: int) -> Any:
-    """One pass over the images in their own order, as batches uint8 [B, S, S, 3]: for validation and prediction."""
+def build_plain_dataset(reader: RowReader | ViewReader, *, batch_size: int) -> Any:
+    """One pass over the rows in their own order, as batches [B, ...]: images, or activations of plain images."""
 
     def load_batch(start: Any) -> Any:
         chosen = tf.range(start, tf.minimum(start + batch_size, len(reader)))
-        images = tf.numpy_function(reader.gather, [chosen], tf.uint8, stateful=False)
-        images.set_shape([None, *reader.shape])
-        return images
+        rows = tf.numpy_function(reader.gather, [chosen], reader.dtype, stateful=False)
+        return tf.ensure_shape(rows, [None, *reader.shape])
 
     starts = tf.data.Dataset.range(0, len(reader), batch_size)
     return starts.map(load_batch, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(2)

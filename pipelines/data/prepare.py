@@ -170,16 +170,22 @@ def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Exa
     Raises:
         RunError: an image is not in the shards that it was prepared in.
     """
-    table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
+    examples = read_split(home, prepared, split)
     folder = home / prepared.store
     store = image_store(home, folder, image_size=prepared.image_size, layout=prepared.layout)
-    places = store.locate(table["sha256"], shards=prepared.shards)
+    places = store.locate(examples.table["sha256"], shards=prepared.shards)
     if (places.shard < 0).any():
         raise RunError(f"{folder} lacks images that were prepared; run the same command again")
+    reader = read_images(folder, places, image_size=prepared.image_size, layout=prepared.layout)
+    return examples, reader
+
+
+def read_split(home: Path, prepared: PreparedImages, split: str) -> Examples:
+    """The examples of one split, without their pixels."""
+    table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
     labels = table["label"].to_numpy().astype(np.int64)
     served = np.asarray(table["served"].to_numpy(), np.bool_)
-    reader = read_images(folder, places, image_size=prepared.image_size, layout=prepared.layout)
-    return Examples(table.select(["path", "sha256"]), labels, served), reader
+    return Examples(table.select(["path", "sha256"]), labels, served)
 
 
 class ImageDecoder:

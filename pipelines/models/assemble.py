@@ -78,24 +78,23 @@ def set_trainable_head(model: keras.Model) -> None:
     _set_trainable(backbone, trainable=False)
 
 
-def set_trainable_top(model: keras.Model, *, layers: int) -> None:
-    """Phase 2: the head and the last `layers` entries of the backbone's `layers` learn, except BatchNormalization.
-
-    Counted like the usual recipe's `base.layers[-layers:]`, so layers without weights count. More than there are means
-    all. An entry that is itself a model (as in ConvNeXt) learns whole. Compile afterwards.
+def set_trainable_top(model: keras.Model, *, layers: int | str) -> None:
+    """Phase 2: the head and the top of the backbone learn, except BatchNormalization. Compile afterwards.
 
     Args:
         model: of `build_classifier`.
-        layers: how many, at least 1.
+        layers: as in a recipe's `fine_tune.layers`: how many of the last entries of the backbone's `layers`, counted like the
+            usual recipe's `base.layers[-layers:]`, so that layers without weights count; `all`; or the start of their names up
+            to an underscore, such as block6a or conv5_block1: all from the first such layer on. An entry that is itself a model
+            (as in ConvNeXt) learns whole.
 
     Raises:
-        InputError: fewer than 1 layer, or no backbone in the model.
+        InputError: fewer than 1 layer, no layer of that name, or no backbone in the model.
     """
-    if layers < 1:
-        raise InputError(f"`fine_tune.layers` must be at least 1; received {layers}")
     backbone = backbone_of(model)
+    first = _first_learning(backbone, layers)
     _set_trainable(model, trainable=True)  # a layer learns only if all models around it do
-    for layer in backbone.layers[:-layers]:
+    for layer in backbone.layers[:first]:
         _set_trainable(layer, trainable=False)
     for layer in walk_layers(backbone):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -113,6 +112,25 @@ def walk_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from walk_layers(inner)
+
+
+def _first_learning(backbone: keras.Model, layers: int | str) -> int:
+    """The position in the backbone's `layers` of the first that learns."""
+    if layers == "all":
+        return 0
+    if isinstance(layers, int):
+        if layers < 1:
+            raise InputError(f"`fine_tune.layers` must be at least 1; received {layers}")
+        return max(0, len(backbone.layers) - layers)
+    names = [layer.name for layer in backbone.layers]
+    for position, name in enumerate(names):
+        if name == layers or name.startswith(f"{layers}_"):
+            return position
+    blocks = dict.fromkeys(name.rpartition("_")[0] or name for name in names)
+    raise InputError(
+        f"`fine_tune.layers` must be a number, all, or a block of {backbone.name}; received {layers!r}:"
+        f" its blocks are {', '.join(blocks)}"
+    )
 
 
 def _set_trainable(layer: keras.Layer, *, trainable: bool) -> None:

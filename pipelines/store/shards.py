@@ -64,8 +64,9 @@ def damaged_shards(folder: Path, names: Sequence[str]) -> list[str]:
 
 def forget_intact(home: Path) -> None:
     """Forgets which shards of all stores were checked, so that their bytes are read again."""
-    for note in (home / "images").glob(f"*/{VERIFIED}"):
-        note.unlink(missing_ok=True)
+    for kind in ("images", "activations"):
+        for note in (home / kind).rglob(VERIFIED):
+            note.unlink(missing_ok=True)
 
 
 def note_intact(folder: Path, names: Sequence[str]) -> None:

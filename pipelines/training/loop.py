@@ -19,7 +19,7 @@ from pipelines.progress import Progress, Report
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
 from pipelines.training.schedule import Patience
 from pipelines.training.signals import put_off_signals
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import Learner, Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class PhaseRun:
     """One phase under way.
 
     Args:
-        model: what is trained; images in, logits out.
-        classifier: what is kept of it: the model itself, or the part behind its augmentation layers.
+        learner: what is trained; shares its weights with the classifier.
+        classifier: what is kept: the whole model.
         data: to train and judge on.
         name: of the phase.
         settings: its rates, epochs and patience.
@@ -79,7 +79,7 @@ class PhaseRun:
 
     def __init__(
         self,
-        model: keras.Model,
+        learner: Learner,
         classifier: keras.Model,
         data: PhaseData,
         *,
@@ -102,7 +102,7 @@ class PhaseRun:
         self._ended = settings.epochs == 0
         self._epoch_seconds = 0.0  # of the epoch under way, in earlier processes too
         element_spec = data.batches(0).element_spec
-        self._trainer = Trainer(model, learning_rate=settings.learning_rate, element_spec=element_spec)
+        self._trainer = Trainer(learner, learning_rate=settings.learning_rate, element_spec=element_spec)
 
     def run(self) -> None:
         """Trains to the phase's end, from its last checkpoint where there is one, and leaves the best weights in the model.

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from pipelines.augment.layers import with_augmentation
+from pipelines.augment.layers import augmentation_layers
 from pipelines.augment.philox import Stream, image_ids
 from pipelines.config import FineTuneConfig, HeadConfig
-from pipelines.contracts import PreparedImages, TrainedModel
-from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, build_train_dataset, steps_per_epoch
-from pipelines.data.prepare import read_examples
-from pipelines.errors import InputError
+from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
+from pipelines.data.batches import (
+    EVALUATION_BATCH_SIZE,
+    build_plain_dataset,
+    build_train_dataset,
+    build_view_dataset,
+    steps_per_epoch,
+)
+from pipelines.data.prepare import read_examples, read_split
+from pipelines.errors import InputError, RunError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.freeze_line import split_at_freeze_line
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
+from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.state import load_weights, save_trained
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Pixels and labels of the training and validation splits, and names of the training images."""
-
-    train: RowReader
-    train_labels: NDArray[np.int64]
-    train_ids: NDArray[np.uint64]
-    validation: RowReader
-    validation_labels: NDArray[np.int64]
-    num_classes: int
+from pipelines.training.trainer import Learner
 
 
 def train_head(
     home: Path,
     prepared: PreparedImages,
+    features: StoredActivations | None = None,
     *,
     config: TrainingConfig,
     head: HeadConfig,
@@ -51,23 +48,24 @@ def train_head(
 ) -> TrainedModel:
     """Phase 1: trains the head alone, from scratch, and publishes the best weights of its epochs.
 
+    It learns from stored features, or from images where these are None.
+
     Raises:
         InputError: the batch is larger than the training split.
         WeightsUnavailableError: pretrained weights can't be had.
         RunError: the loss diverged.
     """
-    data = _read_data(home, prepared)
-    if config.batch_size > len(data.train):
+    examples = len(read_split(home, prepared, "train"))
+    if config.batch_size > examples:
         raise InputError(
-            f"`batch_size` must not be larger than the training split of {len(data.train)} images;"
+            f"`batch_size` must not be larger than the training split of {examples} images;"
             f" received {config.batch_size}: lower it, such as by --set batch_size=8"
         )
     model = _build(prepared, config)
     set_trainable_head(model)
-    batches, trained = _phase_data(data, config, first_epoch=0), with_augmentation(model, config.augment, seed=config.seed)
-    run = PhaseRun(
-        trained, model, batches, name="head", settings=head, best=BestWeights(), checkpoints=checkpoints, report=report
-    )
+    data, learner = _phase_data(home, prepared, config, features, 0), build_learner(model, config, features, 0)
+    best = BestWeights()
+    run = PhaseRun(learner, model, data, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
     run.run()
     return save_trained(home, "head", model, best=run.best, epochs=run.rows)
 
@@ -76,6 +74,7 @@ def fine_tune(
     home: Path,
     prepared: PreparedImages,
     head_model: TrainedModel,
+    activations: StoredActivations | None = None,
     *,
     config: TrainingConfig,
     fine_tune: FineTuneConfig,
@@ -84,7 +83,8 @@ def fine_tune(
 ) -> TrainedModel:
     """Phase 2: goes on from the head's best weights with the top layers learning too.
 
-    The head's best weights stay the ones to beat: the result is never worse on validation.
+    The head's best weights stay the ones to beat: the result is never worse on validation. It learns from the stored
+    activations at its freeze line, or from images where these are None.
 
     Raises:
         RunError: the loss diverged.
@@ -103,10 +103,10 @@ def fine_tune(
         return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
     set_trainable_top(model, layers=fine_tune.layers)
     first_epoch = len(earlier_epochs)
-    batches = _phase_data(_read_data(home, prepared), config, first_epoch=first_epoch)
-    trained = with_augmentation(model, config.augment, seed=config.seed + len(Stream) * first_epoch)
+    data = _phase_data(home, prepared, config, activations, first_epoch)
+    learner = build_learner(model, config, activations, first_epoch)
     run = PhaseRun(
-        trained, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
+        learner, model, data, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
     )
     run.run()
     return save_trained(home, "fine_tune", model, best=run.best, epochs=[*earlier_epochs, *run.rows])
@@ -125,34 +125,53 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
-    train, train_reader = read_examples(home, prepared, "train")
-    validation, validation_reader = read_examples(home, prepared, "validation")
-    ids = image_ids(train.table["sha256"])
-    return TrainingData(train_reader, train.labels, ids, validation_reader, validation.labels, len(prepared.classes))
+def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActivations | None, first_epoch: int) -> Learner:
+    """What a phase trains of a classifier whose layers are set trainable: the part above the freeze line.
+
+    Args:
+        model: of `build_classifier`.
+        config: of training.
+        stored: the activations that it learns from, or None for images.
+        first_epoch: of the phase, counted over both.
+
+    Raises:
+        RunError: the stored activations are not those of this freeze line.
+    """
+    split = split_at_freeze_line(model)
+    if stored is not None:
+        if split is None or split.shape != stored.shape:
+            raise RunError(f"{stored.views[0].store} does not hold activations of this freeze line; remove that folder")
+        return Learner(split.suffix)
+    augmentation = None
+    if config.augment.where == "model":
+        augmentation = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
+        augmentation.build((None, *model.input_shape[1:]))
+    return Learner(split.suffix, split.prefix, augmentation) if split else Learner(model, None, augmentation)
 
 
-def _phase_data(data: TrainingData, config: TrainingConfig, *, first_epoch: int) -> PhaseData:
+def _phase_data(
+    home: Path, prepared: PreparedImages, config: TrainingConfig, stored: StoredActivations | None, first_epoch: int
+) -> PhaseData:
     """What a phase trains on; `first_epoch` numbers its epochs over both, so that no order and no augmentation comes twice."""
-    steps = steps_per_epoch(len(data.train), config.batch_size)
+    train, validation = (read_split(home, prepared, split) for split in ("train", "validation"))
+    ids = image_ids(train.table["sha256"])
+    steps = steps_per_epoch(len(train), config.batch_size)
+    build: Callable[..., Any]
+    judged: RowReader | ViewReader
+    if stored is not None:
+        digests = validation.table["sha256"]
+        judged = ViewReader(home, stored, digests, views=1)
+        build = partial(build_view_dataset, ViewReader(home, stored, train.table["sha256"], views=len(stored.views)))
+    else:
+        judged = read_examples(home, prepared, "validation")[1]
+        pixels, classes = read_examples(home, prepared, "train")[1], len(prepared.classes)
+        build = partial(build_train_dataset, pixels, num_classes=classes, augment=config.augment)
 
     def batches(step: int) -> Any:
-        return build_train_dataset(
-            data.train,
-            data.train_labels,
-            image_ids=data.train_ids,
-            num_classes=data.num_classes,
-            batch_size=config.batch_size,
-            augment=config.augment,
-            seed=config.seed,
-            sampling=config.sampling,
-            start_step=first_epoch * steps + step,
-        )
+        order = {"seed": config.seed, "sampling": config.sampling, "start_step": first_epoch * steps + step}
+        return build(labels=train.labels, image_ids=ids, batch_size=config.batch_size, **order)
 
-    validation = _with_labels(data.validation, data.validation_labels)
-    return PhaseData(batches, validation, steps_per_epoch=steps, images_per_epoch=len(data.train))
-
-
-def _with_labels(reader: RowReader, labels: NDArray[np.int64]) -> Any:
-    images = build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE)
-    return tf.data.Dataset.zip((images, tf.data.Dataset.from_tensor_slices(labels).batch(EVALUATION_BATCH_SIZE)))
+    inputs = build_plain_dataset(judged, batch_size=EVALUATION_BATCH_SIZE)
+    labels = tf.data.Dataset.from_tensor_slices(validation.labels).batch(EVALUATION_BATCH_SIZE)
+    paired = tf.data.Dataset.zip((inputs, labels))
+    return PhaseData(batches, paired, steps_per_epoch=steps, images_per_epoch=len(train))

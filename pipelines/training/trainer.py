@@ -7,6 +7,7 @@ middle of an epoch as if nothing had happened. The step here is the same arithme
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -15,21 +16,46 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 
+@dataclass(frozen=True)
+class Learner:
+    """What a phase trains, in parts.
+
+    Attributes:
+        suffix: what learns; gives logits float32 [B, classes].
+        prefix: the frozen part below it, called with `training=False`; None where the suffix takes what is stored of an image,
+            or where nothing is frozen.
+        augmentation: layers in front of both that change training images at random, or None.
+    """
+
+    suffix: keras.Model
+    prefix: keras.Model | None = None
+    augmentation: keras.Layer | None = None
+
+    def __call__(self, inputs: Any, *, training: bool) -> Any:
+        """Logits of a batch, as inside the step's graph."""
+        inputs = tf.cast(inputs, tf.float32)
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, training=training)
+        if self.prefix is not None:
+            inputs = self.prefix(inputs, training=False)
+        return self.suffix(inputs, training=training)
+
+
 class Trainer:
     """Trains a model that gives logits, with Adam on the cross-entropy.
 
     Compiled for the layers that are trainable when it is made.
 
     Args:
-        model: images [B, S, S, 3] to logits float32 [B, classes].
+        learner: what is trained.
         learning_rate: of the first step.
         element_spec: of the training batches, (images, labels): labels int64 [B], or float32 [B, classes] that sum to 1.
     """
 
-    def __init__(self, model: keras.Model, *, learning_rate: float, element_spec: Any) -> None:
-        self.model = model
+    def __init__(self, learner: Learner, *, learning_rate: float, element_spec: Any) -> None:
+        self._learner = learner
         self.optimizer = keras.optimizers.Adam(learning_rate)
-        self.optimizer.build(model.trainable_variables)
+        self.optimizer.build(learner.suffix.trainable_variables)
         self._loss, self._accuracy = keras.metrics.Mean(), keras.metrics.Mean()
         self._step = tf.function(self._train_step, input_signature=element_spec, jit_compile=False)
         self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False)
@@ -88,8 +114,10 @@ class Trainer:
         return True
 
     def _variables(self) -> list[Any]:
+        layers = self._learner.augmentation
         return [
-            *self.model.variables,
+            *self._learner.suffix.variables,
+            *(layers.variables if layers is not None else ()),
             *self.optimizer.variables,
             *self._loss.variables,
             *self._accuracy.variables,
@@ -97,17 +125,17 @@ class Trainer:
 
     def _train_step(self, images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = self._learner(images, training=True)
             losses, hits = _judge_logits(logits, labels)
             loss = tf.reduce_mean(losses)
-        weights = self.model.trainable_variables
+        weights = self._learner.suffix.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         self._loss.update_state(losses)
         self._accuracy.update_state(tf.cast(hits, tf.float32))
         return loss
 
     def _validation_step(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        return _judge_logits(self.model(images, training=False), labels)
+        return _judge_logits(self._learner(images, training=False), labels)
 
 
 def _judge_logits(logits: Any, labels: Any) -> tuple[Any, Any]:

@@ -1,0 +1,241 @@
+"""Embed: the frozen part of the network runs once for each view of each image, ever; both phases train on what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from pipelines.augment.philox import DrawKey, image_ids
+from pipelines.augment.policy import build_policy
+from pipelines.config import AugmentConfig, ModelConfig
+from pipelines.contracts import Artifact, Embedded, PreparedImages, StoredActivations, StoredView
+from pipelines.data.batches import EVALUATION_BATCH_SIZE
+from pipelines.data.prepare import Examples, read_examples
+from pipelines.errors import RunError
+from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
+from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.slices import EmbedConfig
+from pipelines.store.activations import activation_store, row_bytes
+from pipelines.store.artifacts import publish, scratch_folder, write_json
+from pipelines.store.rows import ImageRow, RowReader, RowStore
+from pipelines.training.cache_choice import choose_stored, count_views, why_off
+from pipelines.training.signals import put_off_signals
+
+logger = logging.getLogger(__name__)
+
+_AUGMENT_VERSION = 1  # part of the name of a store of changed views: those of another version are not mixed with these
+_VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order
+_SECONDS_BETWEEN_REPORTS = 0.2
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of activation.
+
+    Attributes:
+        folder: of its views, relative to the home.
+        shape: of one image's.
+        dtype: as stored.
+    """
+
+    folder: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    def store(self, home: Path, view: str) -> RowStore:
+        """Of one view."""
+        return activation_store(home, home / self.folder / view, shape=self.shape, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """The frozen part: what it makes of images uint8 [B, S, S, 3], in the order of `kinds`: pooled features first."""
+
+    kinds: tuple[_Kind, ...]
+    run: Callable[[Any], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class _View:
+    """One view of some images, and how to make their pixels."""
+
+    name: str
+    examples: Examples
+    pixels: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+
+
+def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: Report = ignore_progress) -> Embedded:
+    """Makes sure that the activation store holds each view of the training images, and the validation images as they are.
+
+    What is stored, and why, is said in a line. Nothing that the store holds is made again.
+
+    Raises:
+        WeightsUnavailableError: pretrained weights can't be had.
+        RunError: an activation is beyond the range of `cache.dtype`, or the disk is full; what was finished stays.
+    """
+    splits = {split: read_examples(home, prepared, split) for split in ("train", "validation")}
+    views = _make_views(splits, config)
+    frozen, line = _choose(prepared, config, rows=sum(len(view.examples) for view in views))
+    logger.info("%s", line)
+    report(Progress(0, 1, "images", line, milestone=True))
+    if frozen is None:
+        return Embedded(artifact=_publish(home, {"stored": line}), features=None, activations=None)
+    stores = [{view.name: kind.store(home, view.name) for view in views} for kind in frozen.kinds]
+    _fill(frozen, stores, views, report)
+    stored = [_describe(home, prepared, kind, own, views) for kind, own in zip(frozen.kinds, stores, strict=True)]
+    artifact = _publish(home, {"stored": line, "kinds": [each.artifact.digest for each in stored]})
+    return Embedded(artifact=artifact, features=stored[0], activations=stored[1] if len(stored) > 1 else None)
+
+
+def _make_views(splits: dict[str, tuple[Examples, RowReader]], config: EmbedConfig) -> list[_View]:
+    """The plain view of both splits, then the changed ones of the training split."""
+    plain = [_View("plain", examples, reader.gather) for examples, reader in splits.values()]
+    examples, reader = splits["train"]
+    ids, policy = image_ids(examples.table["sha256"]), build_policy(config.augment)
+
+    def changed(view: int) -> _View:
+        def pixels(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+            return policy.augment(reader.gather(chosen), DrawKey(_VIEWS_SEED, view, ids[chosen]))
+
+        return _View(f"view{view}-{_augment_digest(config.augment)}", examples, pixels)
+
+    return plain + [changed(view) for view in range(1, count_views(config.augment, config.cache.views))]
+
+
+def _augment_digest(augment: AugmentConfig) -> str:
+    content = json.dumps([_AUGMENT_VERSION, augment.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
+    """The frozen part, or None where its work is not stored, and a line that says so."""
+    if reason := why_off(config):
+        return None, f"cache off: {reason}"
+    model = ModelConfig.model_validate({"backbone": config.backbone, "weights": config.weights})
+    classifier = build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
+    set_trainable_head(classifier)
+    head, line = split_at_freeze_line(classifier), None
+    if head is None:
+        return None, "cache off: no layer is frozen in phase 1"
+    if config.layers is not None:
+        set_trainable_top(classifier, layers=config.layers)
+        line = split_at_freeze_line(classifier)
+    kinds = [_kind(prepared, config, part) for part in (head, line) if part is not None]
+    sizes = [row_bytes(kind.shape, kind.dtype) for kind in kinds]
+    stored, why = choose_stored(
+        config, rows=rows, feature_bytes=sizes[0], activation_bytes=sizes[1] if line is not None else None
+    )
+    if stored == "off":
+        return None, f"cache off: {why}"
+    if stored == "features" or line is None:
+        return _Frozen((kinds[0],), _compile(prepared, config, [head.prefix])), f"cache features: {rows:,} rows, {why}"
+    run = _compile(prepared, config, [line.prefix, build_pooling(classifier, line.position)])
+    shape = "x".join(map(str, line.shape))
+    return _Frozen(tuple(kinds), run), f"cache activations: {rows:,} rows of {shape} at {line.line}, {why}"
+
+
+def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:
+    digest = weights_digest(part.prefix, name=f"{config.backbone}/{part.position}")[:24]
+    folder = Path("activations", f"{config.backbone}-{digest}-{config.cache.dtype}", Path(prepared.store).name)
+    return _Kind(folder, part.shape, config.cache.dtype)
+
+
+def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Model]) -> Callable[[Any], tuple[Any, ...]]:
+    """A graph that takes images through frozen parts in turn and gives what each made, the last one's first."""
+    side = prepared.image_size
+
+    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)], jit_compile=False)  # type: ignore[untyped-decorator]
+    def run(images: Any) -> tuple[Any, ...]:
+        made, out = [], tf.cast(images, tf.float32)
+        for part in parts:
+            out = part(out, training=False)
+            made.append(tf.cast(out, config.cache.dtype))
+        return tuple(reversed(made))
+
+    return lambda images: tuple(run(images))
+
+
+def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
+    """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted."""
+    for own in stores:
+        for name, store in own.items():
+            for shard in store.remove_damaged():
+                line = f"shard {shard} of the activation store ({name}) is damaged; its activations are made again"
+                logger.warning("%s", line)
+                report(Progress(0, 1, "images", line, milestone=True))
+    missing = [_missing(view, [own[view.name] for own in stores]) for view in views]
+    total, done, started, reported = sum(len(chosen) for chosen, _ in missing), 0, time.monotonic(), 0.0
+    with put_off_signals() as let_signals_through:
+        for view, (chosen, lacks) in zip(views, missing, strict=True):
+            digests = view.examples.table["sha256"].take(pa.array(chosen)).to_pylist()
+            with ExitStack() as stack:
+                appends = [stack.enter_context(own[view.name].appending()) for own in stores]
+                for first in range(0, len(chosen), EVALUATION_BATCH_SIZE):
+                    batch = slice(first, first + EVALUATION_BATCH_SIZE)
+                    made = [np.asarray(each) for each in frozen.run(view.pixels(chosen[batch]))]
+                    for append, activations, lacking in zip(appends, made, lacks, strict=True):
+                        _append(append, digests[batch], activations, lacking[batch])
+                    done += len(chosen[batch])
+                    now = time.monotonic()
+                    if now - reported >= _SECONDS_BETWEEN_REPORTS or done == total:
+                        reported = now
+                        report(Progress(done, total, "images", view.name, images_per_second=done / max(now - started, 1e-6)))
+                    let_signals_through()
+
+
+def _missing(view: _View, stores: list[RowStore]) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """Examples that any of the stores lacks, each content once, and of each store which of these it lacks."""
+    column = view.examples.table["sha256"]
+    values = column.unique()
+    first = pc.index_in(values, value_set=column).to_numpy().astype(np.int64)
+    lacking = [store.locate(values).shard < 0 for store in stores]
+    wanted = np.logical_or.reduce(lacking)
+    return first[wanted], [each[wanted] for each in lacking]
+
+
+def _append(
+    append: Callable[[ImageRow], None], digests: list[str], activations: NDArray[Any], lacking: NDArray[np.bool_]
+) -> None:
+    if not np.isfinite(activations).all():
+        raise RunError(
+            f"an activation is beyond the range of {activations.dtype}; set `cache.dtype` to float32, or `cache.mode` to off"
+        )
+    for digest, row, wanted in zip(digests, activations, lacking, strict=True):
+        if wanted:
+            append(ImageRow(digest, row.tobytes()))
+
+
+def _describe(
+    home: Path, prepared: PreparedImages, kind: _Kind, stores: dict[str, RowStore], views: list[_View]
+) -> StoredActivations:
+    """Where everything lies now."""
+    needed: dict[str, list[pa.ChunkedArray]] = {}
+    for view in views:
+        needed.setdefault(view.name, []).extend(view.examples.table["sha256"].chunks)
+    stored = [
+        StoredView(store=(kind.folder / name).as_posix(), shards=stores[name].locate(pa.chunked_array(chunks)).used_shards())
+        for name, chunks in needed.items()
+    ]
+    content = {"prepared": prepared.artifact.digest, "views": [view.store for view in stored]}
+    return StoredActivations(artifact=_publish(home, content), shape=kind.shape, dtype=kind.dtype, views=tuple(stored))
+
+
+def _publish(home: Path, content: dict[str, Any]) -> Artifact:
+    with scratch_folder(home) as folder:
+        write_json(folder / "activations.json", content)
+        return publish(home, "embed", folder)
