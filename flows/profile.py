@@ -26,6 +26,7 @@ _PARTS = [
     ("warp", "flip, rotation, zoom, ... in one, on one core"),
     ("colour", "contrast, brightness, ..., on one core"),
     ("input", "these three together, as training gets them"),
+    ("embed", "the frozen part of the network, once for each view"),
     ("head_step", "a step that trains the head"),
     ("head_wait", "the share of time that it waits for input"),
     ("fine_tune_step", "a step that trains the top of the backbone too"),

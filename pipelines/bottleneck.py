@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Rates:
     """Images per second of each part, and two shares of time; None where the recipe has no such part.
 
+    With stored activations a step learns from these, and input is the reading of them.
+
     Attributes:
         read: the bytes of the files, which may come from the system's cache.
         examine: the check for damage, on all cores.
@@ -17,6 +19,8 @@ class Rates:
         warp: the geometric augmentation, on one core.
         colour: the augmentation of colours, on one core.
         input: these three together, as training gets them, with nothing else running.
+        embed: the frozen part of the network, once for each view of each image; None where its work is not stored.
+        views: how many views there are.
         head_step: the work of a step that trains the head, while its input is made beside it.
         head_wait: the share of its time, 0 to 1, that it waits for that input.
         fine_tune_step, fine_tune_wait: of a step that trains the top of the backbone too.
@@ -29,6 +33,8 @@ class Rates:
     warp: float | None
     colour: float | None
     input: float
+    embed: float | None
+    views: int
     head_step: float
     head_wait: float
     fine_tune_step: float | None
@@ -38,11 +44,11 @@ class Rates:
 def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
     """Says in one line which part takes most of a first run's time, and what to change.
 
-    Reading, examining and decoding count once per image, steps and waiting once per epoch.
+    Reading, examining and decoding count once per image, embedding once per view, steps and waiting once per epoch.
     """
     seconds = {name: 1 / getattr(rates, name) for name in ("read", "examine", "decode")}
     head, fine_tune = head_epochs / rates.head_step, fine_tune_epochs / (rates.fine_tune_step or float("inf"))
-    seconds |= {"head": head, "fine_tune": fine_tune}
+    seconds |= {"head": head, "fine_tune": fine_tune, "embed": rates.views / rates.embed if rates.embed else 0.0}
     seconds["input"] = head * _waited(rates.head_wait) + fine_tune * _waited(rates.fine_tune_wait or 0)
     bound = max(seconds, key=lambda name: seconds[name])
     once = "once per image, and later runs take it from the home"
@@ -53,6 +59,11 @@ def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
             what = "decoding" if bound == "decode" else "the check for damaged files"
             rate = getattr(rates, bound)
             return f"{what} bounds the run: {rate:,.0f} images/s, {once}; photos of fewer pixels or more cores would help"
+        case "embed":
+            return (
+                f"the frozen part of the network bounds the run: {rates.embed:,.0f} images/s for {rates.views} views, {once};"
+                " fewer `cache.views`, a smaller `image_size` or a lighter `model.backbone` would help"
+            )
         case "input":
             return f"the input bounds the run: {rates.input:,.0f} images/s, and {_shares(rates)}; {_advise_on_input(rates)}"
     step, name = (rates.head_step, "head") if bound == "head" else (rates.fine_tune_step or 0, "fine-tune")

@@ -20,18 +20,22 @@ from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
 from pipelines.bottleneck import Rates
 from pipelines.config import PhaseConfig, Recipe, StoreConfig
-from pipelines.data.batches import build_train_dataset
-from pipelines.data.prepare import Examples, ImageDecoder, prepare, read_examples
+from pipelines.contracts import Embedded, PreparedImages, StoredActivations
+from pipelines.data.batches import build_train_dataset, build_view_dataset
+from pipelines.data.prepare import ImageDecoder, prepare, read_examples, read_split
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Progress, Report, ignore_progress
-from pipelines.slices import training_slice
+from pipelines.slices import embed_slice, training_slice
 from pipelines.sources.examine import ImageFacts, examine_image
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.ingest import publish_index
+from pipelines.store.activations import ViewReader
 from pipelines.store.index import OK
 from pipelines.store.layouts import choose_layout
 from pipelines.store.rows import RowReader
+from pipelines.training.cache_choice import count_views
+from pipelines.training.embed import embed
 from pipelines.training.phases import build_learner, make_deterministic
 from pipelines.training.trainer import Trainer
 
@@ -81,7 +85,8 @@ def measure_source(
     whole = len(rows) // batch_size * batch_size  # a smaller last batch would be a step of another kind
     report(Progress(1, 3, "parts", "gather, warp, colour"))
     with TemporaryDirectory(prefix="imagemill-profile-") as folder:
-        examples, reader = _prepare(Path(folder), root, rows[:whole], classes, recipe, images=images)
+        prepared = _prepare(Path(folder), root, rows[:whole], classes, recipe, images=images)
+        examples, reader = read_examples(Path(folder), prepared, "train")
         ids = image_ids(examples.digests)
         _measure_batches(reader, ids, batch_size, recipe, rates)
         batches = build_train_dataset(
@@ -96,9 +101,10 @@ def measure_source(
         )
         rates["input"] = _measure_input(iter(batches), batch_size)
         report(Progress(2, 3, "parts", "wait, step"))
-        _measure_phases(batches, len(classes), recipe, rates)
+        _measure_phases(Path(folder), prepared, batches, recipe, rates)
     report(Progress(3, 3, "parts"))
-    return Profile(images=len(rows), bad_files=len(files) - len(rows), rates=Rates(**rates))  # type: ignore[arg-type]
+    views = count_views(recipe.augment, recipe.cache.views)
+    return Profile(images=len(rows), bad_files=len(files) - len(rows), rates=Rates(**rates, views=views))  # type: ignore[arg-type]
 
 
 def _measure_files(
@@ -156,12 +162,11 @@ def _time_passes(work: Callable[[], Any], images: int, *, once: bool = False) ->
 
 def _prepare(
     home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe, *, images: int
-) -> tuple[Examples, RowReader]:
+) -> PreparedImages:
     """The sample in an image store as a run would make it, all of it for training."""
     layout, _ = choose_layout(recipe.store, images=images, image_size=recipe.image_size)
     index, store = publish_index(home, classes, rows), StoreConfig(layout=layout)
-    prepared = prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=store)
-    return read_examples(home, prepared, "train")
+    return prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=store)
 
 
 def _measure_batches(
@@ -188,23 +193,47 @@ def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
     return _time_passes(lambda: next(batches), batch_size)[1]
 
 
-def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[str, float | None]) -> None:
-    """Trains both phases for a few seconds; the second is left out where it has no epochs."""
-    random_weights = recipe.model.model_copy(update={"weights": "none"})
-    classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
-    batches, config = iter(dataset), training_slice(recipe)
+def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: Recipe, rates: dict[str, float | None]) -> None:
+    """Embeds the sample, where the recipe stores that, and trains both phases for a few seconds; phase 2 if it has epochs."""
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "none"})})
+    embedded, rates["embed"] = _measure_embed(home, prepared, recipe)
+    config = training_slice(recipe)
+    classes = len(prepared.classes)
+    classifier = build_classifier(recipe.model, image_size=recipe.image_size, num_classes=classes, seed=recipe.seed)
 
-    def measure(phase: PhaseConfig) -> tuple[float, float]:
-        learner = build_learner(classifier, config, None, 0)
-        trainer = Trainer(learner, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
-        return _measure_steps(trainer.step, batches)
+    def measure(phase: PhaseConfig, stored: StoredActivations | None) -> tuple[float, float]:
+        learner, batches = build_learner(classifier, config, stored, 0), dataset
+        if stored is not None:
+            examples = read_split(home, prepared, "train")
+            reader = ViewReader(home, stored, examples.table["sha256"], views=len(stored.views))
+            ids, size = image_ids(examples.table["sha256"]), min(recipe.batch_size, len(examples))
+            batches = build_view_dataset(reader, examples.labels, image_ids=ids, batch_size=size, seed=recipe.seed)
+        trainer = Trainer(learner, learning_rate=phase.learning_rate, element_spec=batches.element_spec)
+        return _measure_steps(trainer.step, iter(batches))
 
     set_trainable_head(classifier)
-    rates["head_step"], rates["head_wait"] = measure(recipe.head)
+    rates["head_step"], rates["head_wait"] = measure(recipe.head, embedded.features)
     rates["fine_tune_step"] = rates["fine_tune_wait"] = None
     if recipe.fine_tune.epochs:
         set_trainable_top(classifier, layers=recipe.fine_tune.layers)
-        rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune)
+        rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune, embedded.activations)
+
+
+def _measure_embed(home: Path, prepared: PreparedImages, recipe: Recipe) -> tuple[Embedded, float | None]:
+    """What is stored of the sample, and images per second of making it, the first batch with its graph left out."""
+    seen: list[tuple[float, Progress]] = []
+
+    def note(progress: Progress) -> None:
+        if not progress.milestone:
+            seen.append((time.monotonic(), progress))
+
+    embedded = embed(home, prepared, config=embed_slice(recipe), report=note)
+    if embedded.features is None:
+        return embedded, None
+    (started, first), (ended, last) = seen[0], seen[-1]
+    if len(seen) == 1:
+        return embedded, first.images_per_second
+    return embedded, (last.done - first.done) / (ended - started)
 
 
 def _measure_steps(step: Callable[[Any, Any], Any], batches: Iterator[Any]) -> tuple[float, float]:

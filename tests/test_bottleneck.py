@@ -16,6 +16,8 @@ USUAL = Rates(
     warp=5_000,
     colour=None,
     input=4_900,
+    embed=None,
+    views=2,
     head_step=150,
     head_wait=0.01,
     fine_tune_step=110,
@@ -54,6 +56,12 @@ USUAL = Rates(
         ),
         ({"read": 5}, (1, 1), "reading the files bounds the run: 5 images/s", "a faster disk"),
         ({"examine": 20}, (1, 1), "the check for damaged files bounds the run: 20 images/s", "fewer pixels"),
+        (
+            {"embed": 140, "head_step": 6_000, "fine_tune_step": 1_000},
+            (10, 10),
+            "the frozen part of the network bounds the run: 140 images/s for 2 views, once per image",
+            "fewer `cache.views`",
+        ),
         ({"decode": 20}, (1, 1), "decoding bounds the run: 20 images/s", "fewer pixels"),
     ],
 )

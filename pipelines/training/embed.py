@@ -64,9 +64,16 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Frozen:
-    """The frozen part: what it makes of images uint8 [B, S, S, 3], in the order of `kinds`: pooled features first."""
+    """The frozen part.
+
+    Attributes:
+        kinds: what it makes: pooled features first, then the activations at the line of phase 2, where these are others.
+        for_phase_2: whether the last kind is what phase 2 learns from.
+        run: takes images uint8 [B, S, S, 3] to the activations of each kind.
+    """
 
     kinds: tuple[_Kind, ...]
+    for_phase_2: bool
     run: Callable[[Any], tuple[Any, ...]]
 
 
@@ -99,7 +106,7 @@ def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: 
     _fill(frozen, stores, views, report)
     stored = [_describe(home, prepared, kind, own, views) for kind, own in zip(frozen.kinds, stores, strict=True)]
     artifact = _publish(home, {"stored": line, "kinds": [each.artifact.digest for each in stored]})
-    return Embedded(artifact=artifact, features=stored[0], activations=stored[1] if len(stored) > 1 else None)
+    return Embedded(artifact=artifact, features=stored[0], activations=stored[-1] if frozen.for_phase_2 else None)
 
 
 def _make_views(splits: dict[str, tuple[Examples, RowReader]], config: EmbedConfig) -> list[_View]:
@@ -142,11 +149,13 @@ def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tupl
     )
     if stored == "off":
         return None, f"cache off: {why}"
-    if stored == "features" or line is None:
-        return _Frozen((kinds[0],), _compile(prepared, config, [head.prefix])), f"cache features: {rows:,} rows, {why}"
+    alike = line is not None and line.position == head.position  # layers that learn, but have no weights that may
+    if stored == "features" or line is None or alike:
+        run = _compile(prepared, config, [head.prefix])
+        return _Frozen((kinds[0],), alike and stored == "activations", run), f"cache {stored}: {rows:,} rows, {why}"
     run = _compile(prepared, config, [line.prefix, build_pooling(classifier, line.position)])
     shape = "x".join(map(str, line.shape))
-    return _Frozen(tuple(kinds), run), f"cache activations: {rows:,} rows of {shape} at {line.line}, {why}"
+    return _Frozen(tuple(kinds), True, run), f"cache activations: {rows:,} rows of {shape} at {line.line}, {why}"
 
 
 def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:

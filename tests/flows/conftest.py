@@ -12,11 +12,12 @@ import pytest
 from pipelines.config import Recipe
 from tests.sources.folders import write_classes
 
-STAGES = ["ingest", "prepare", "head", "fine_tune", "evaluate", "export"]
+STAGES = ["ingest", "prepare", "embed", "head", "fine_tune", "evaluate", "export"]
 TINY: dict[str, Any] = {
     "image_size": 32,
     "batch_size": 8,
     "model": {"weights": "none"},
+    "cache": {"mode": "activations"},
     "head": {"epochs": 1},
     "fine_tune": {"epochs": 1},
 }

@@ -71,10 +71,12 @@ def test_a_moved_home_and_source_are_still_known(copied: Runs) -> None:
     ("changes", "expected"),
     [
         ({"max_bad_fraction": 0.5}, ["ingest"]),
-        ({"fine_tune": {"epochs": 0}}, ["fine_tune"]),
+        ({"fine_tune": {"epochs": 0}}, ["embed", "fine_tune"]),
+        ({"cache": {"mode": "activations", "views": 3}}, ["embed", "head", "fine_tune", "evaluate", "export"]),
+        ({"cache": {"mode": "activations", "budget_gib": 30}}, ["embed"]),
         ({"head": {"epochs": 1, "learning_rate": 0.01}}, ["head", "fine_tune", "evaluate", "export"]),
         ({"store": {"budget_gib": 30}}, ["prepare"]),
-        ({"image_size": 40}, ["prepare", "head", "fine_tune", "evaluate", "export"]),
+        ({"image_size": 40}, ["prepare", "embed", "head", "fine_tune", "evaluate", "export"]),
     ],
 )
 def test_a_changed_value_runs_just_the_stages_that_read_it(copied: Runs, changes: dict[str, Any], expected: list[str]) -> None:
@@ -86,7 +88,7 @@ def test_a_changed_value_runs_just_the_stages_that_read_it(copied: Runs, changes
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_deleted_artifact_is_made_again_and_nothing_else(copied: Runs, stage: str) -> None:
-    shutil.rmtree(only_folder(copied.home / "artifacts" / stage))
+    shutil.rmtree(next((copied.home / "artifacts" / stage).iterdir()))
     assert copied.missed() == [stage]
     assert copied.missed() == []
 
@@ -100,12 +102,13 @@ def test_an_altered_artifact_is_made_again_and_nothing_else(copied: Runs, stage:
     assert copied.missed() == [stage]
 
 
-def test_an_altered_shard_is_made_again_and_nothing_else(copied: Runs) -> None:
-    (shard,) = copied.home.glob("images/*/*.arrow")
+@pytest.mark.parametrize(("stage", "shards"), [("prepare", "images/*/*.arrow"), ("embed", "activations/*/*/*/*.arrow")])
+def test_an_altered_shard_is_made_again_and_nothing_else(copied: Runs, stage: str, shards: str) -> None:
+    shard = next(copied.home.glob(shards))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    assert copied.missed() == ["prepare"]
+    assert copied.missed() == [stage]
     assert copied.missed() == []
 
 

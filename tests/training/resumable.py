@@ -25,7 +25,7 @@ from pipelines.training import checkpoint
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.phases import fine_tune, make_deterministic, train_head
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import Learner, Trainer
 
 RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "none"}})
 HEAD = HeadConfig(epochs=3, learning_rate=1e-2)
@@ -125,7 +125,7 @@ def run_scratch(folder: Path, death: Death | None) -> None:
     validation = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
     data = PhaseData(batches, validation, steps_per_epoch=STEPS_PER_EPOCH, images_per_epoch=len(images))
     run = PhaseRun(
-        model,
+        Learner(model),
         model,
         data,
         name="head",

@@ -19,7 +19,7 @@ from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.training import loop
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import Learner, Trainer
 
 IMAGES = np.random.default_rng(1).normal(size=(20, 2, 2, 3)).astype(np.float32)
 LABELS = (IMAGES.mean((1, 2, 3)) > 0).astype(np.int64)
@@ -50,7 +50,7 @@ def phase(
     model = model or build()
     config = PhaseConfig.model_validate({"epochs": 3, "learning_rate": 1e-2, **settings})
     return PhaseRun(
-        model, model, data, name="head", settings=config, best=BestWeights(), checkpoints=checkpoints, report=report
+        Learner(model), model, data, name="head", settings=config, best=BestWeights(), checkpoints=checkpoints, report=report
     )
 
 

@@ -1,0 +1,123 @@
+"""Why the defaults are what they are: variants of the recipe on three real sets, accuracy on test images and CPU seconds.
+
+Each variant changes one thing of the default recipe. Figures are means over seeds; CPU seconds are those of all cores, so that
+other work on the machine does not count. `benchmarks.fashion_mnist` writes a third set, to be given as fashion=FOLDER:96.
+
+    python -m benchmarks.defaults cats-dogs=../shared/data/cats-dogs.tar:160 cifar10=../shared/data/cifar10.tar.gz:96
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import write_results
+from benchmarks.source import unpack_classes
+
+PER_CLASS = 500
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "views_1": {"cache": {"views": 1}},
+    "views_3": {"cache": {"views": 3}},
+    "views_4": {"cache": {"views": 4}},
+    "no_fine_tune": {"fine_tune": {"epochs": 0}},
+    "layers_9": {"fine_tune": {"layers": 9}},
+    "layers_60": {"fine_tune": {"layers": 60}},
+    "rate_3e-5": {"fine_tune": {"learning_rate": 3e-5}},
+    "rate_3e-4": {"fine_tune": {"learning_rate": 3e-4}},
+    "rate_1e-3": {"fine_tune": {"learning_rate": 1e-3}},
+    "epochs_5": {"fine_tune": {"epochs": 5}},
+    "patience_2": {"fine_tune": {"patience": 2}},
+    "head_rate_3e-3": {"head": {"learning_rate": 3e-3}},
+    "head_epochs_5": {"head": {"epochs": 5}},
+}
+
+
+class Source:
+    """One set: its images prepared in a home of their own, .6/.2/.2 unless it has splits."""
+
+    def __init__(self, folder: Path, root: Path, *, image_size: int) -> None:
+        from pipelines.config import Recipe
+        from pipelines.data.prepare import prepare
+        from pipelines.slices import ingest_slice
+        from pipelines.sources.ingest import ingest
+        from pipelines.sources.scan import scan_source
+
+        self._base = {"image_size": image_size, "split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
+        recipe = Recipe.model_validate(self._base)
+        self._home = folder / "home"
+        index = ingest(self._home, root, scan_source(self._home, root), config=ingest_slice(recipe, dataset="benchmark"))
+        self._prepared = prepare(self._home, root, index, image_size=image_size, resize=recipe.resize, store=recipe.store)
+
+    def run(self, changes: Mapping[str, Any], *, seed: int) -> dict[str, float]:
+        """Embeds, trains both phases and judges on the test split."""
+        from pipelines.config import Recipe
+        from pipelines.evaluation.evaluate import evaluate
+        from pipelines.slices import embed_slice, training_slice
+        from pipelines.training.embed import embed
+        from pipelines.training.phases import fine_tune, train_head
+
+        recipe = Recipe.model_validate({**self._base, **changes, "seed": seed})
+        home, prepared, config = self._home, self._prepared, training_slice(recipe)
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, work: Callable[[], Any]) -> Any:
+            started = time.process_time()
+            result = work()
+            seconds[f"{name}_cpu_seconds"] = time.process_time() - started
+            return result
+
+        embedded = timed("embed", lambda: embed(home, prepared, config=embed_slice(recipe)))
+        head = timed("head", lambda: train_head(home, prepared, embedded.features, config=config, head=recipe.head))
+        trained = timed(
+            "fine_tune",
+            lambda: fine_tune(home, prepared, head, embedded.activations, config=config, fine_tune=recipe.fine_tune),
+        )
+        judged = evaluate(home, prepared, trained, split="test", model=recipe.model)
+        return {"accuracy": judged.accuracy, **seconds}
+
+
+def take_some(root: Path, folder: Path) -> Path:
+    """Links the first images of each class, so that a large set takes minutes; split folders are put together."""
+    out = folder / "some"
+    splits = [root / name for name in ("train", "test") if (root / name).is_dir()] or [root]
+    for classes in splits[:1]:
+        for kind in sorted(path for path in classes.iterdir() if path.is_dir()):
+            (out / kind.name).mkdir(parents=True)
+            for image in sorted(kind.iterdir())[: PER_CLASS if len(splits) > 1 else None]:
+                (out / kind.name / image.name).symlink_to(image.resolve())
+    return out
+
+
+def main() -> None:
+    from pipelines.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", metavar="NAME=FOLDER_OR_TAR:SIZE")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated names")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    for source in arguments.sources:
+        name, _, rest = source.partition("=")
+        place, _, size = rest.rpartition(":")
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(place) if Path(place).is_dir() else unpack_classes(Path(place), Path(folder, "unpacked"))
+            prepared = Source(Path(folder), take_some(root, Path(folder)), image_size=int(size))
+            for variant in arguments.variants.split(","):
+                runs = [prepared.run(VARIANTS[variant], seed=seed) for seed in range(1, arguments.seeds + 1)]
+                for figure in runs[0]:
+                    figures[f"{name}.{variant}.{figure}"] = statistics.mean(run[figure] for run in runs)
+                print(f"{name} {variant}: {figures[f'{name}.{variant}.accuracy']:.4f}", flush=True)
+    write_results(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
