@@ -53,7 +53,7 @@ def build_train_dataset(
         batch_size: of each worker.
         augment: what is changed at random; only `where: dataset` is done here.
         seed: the recipe's.
-        sampling: as in `make_order`.
+        sampling: as in `make_order`; partners to mix images with are drawn likewise.
         start_step: the first step, counted over all epochs; starting late costs nothing.
         worker: which part of each epoch to give, for several processes that share it.
 
@@ -65,7 +65,7 @@ def build_train_dataset(
         raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
     # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
     steps = steps_per_epoch(Worker(0, worker.workers).share(len(reader)), batch_size)
-    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
+    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed, sampling=sampling)
     with tf.device("CPU:0"):  # where tf.data runs
         order = make_order(labels, sampling=sampling, seed=seed)
 
