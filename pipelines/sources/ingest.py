@@ -22,6 +22,7 @@ from pipelines.sources.folder import (
     check_class_counts,
     read_unchanged,
     splits_to_draw,
+    train_stays,
 )
 from pipelines.sources.scan import read_listing
 from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, ledger_lock, read_ledger
@@ -121,8 +122,7 @@ def draw_splits(
     open_rows = [row for row in good if row["split"] in (None, "train")]
     items = [SplitItem(row["sha256"], row["label"], row["group"]) for row in open_rows]
     fractions = {split: getattr(config.split, split) for split in drawn}
-    if given == {None, "train"}:
-        # A table may leave some rows open: those that say `train` are not drawn into other splits then.
+    if train_stays(given):
         assigned = {**assigned, **{row["sha256"]: "train" for row in open_rows if row["split"] == "train"}}
     splits = assign_splits(items, fractions=fractions, seed=config.split.seed, assigned=assigned)
     for row, split in zip(open_rows, splits, strict=True):

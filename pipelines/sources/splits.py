@@ -134,8 +134,8 @@ def _fill_empty_splits(
             movable = [group for group in drawn if counts[splits[group]] > 1]
             if not drawn:
                 raise InputError(
-                    f"class {label!r} has no image left for `{name}`: all of its images were assigned in earlier runs, and stay"
-                    " where they are; add images, or draw a new split by another `split.seed`"
+                    f"class {label!r} has no image left for `{name}`: all of its images have their split, by the source or by"
+                    " earlier runs, or are near-equal to such; add images, or draw anew by another `split.seed`"
                 )
             if not movable:
                 images = sum(item.label == label for item in items)

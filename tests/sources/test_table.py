@@ -46,6 +46,41 @@ def test_a_table_of_a_folder_s_files_lists_what_the_folder_does(photos: Path, su
     assert find_listed(write_table(photos / f"table{suffix}", columns)) == (classes, files)
 
 
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            ["train"] * 11 + [None] + [None] * 12,
+            r"\(images that say `train` stay there\): class 'cat' has 1 with an empty split and needs 2 \(validation, test\)$",
+        ),
+        (
+            ["train"] * 10 + [None, "test"] + [None] + ["test"] * 11,
+            r"stay there\): class 'dog' has 1 with an empty split and needs 2 \(train, validation\)$",
+        ),
+        (["train"] * 11 + ["val"] + ["train"] * 11 + [None], r"stay there\): class 'dog' has none in `validation`$"),
+    ],
+)
+def test_too_few_open_rows_beside_those_that_say_train_are_said_before_any_file_is_read(
+    photos: Path, splits: list[str | None], message: str
+) -> None:
+    paths = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.jpg"))]
+    columns = {"path": paths, "label": [path.split("/")[0] for path in paths], "split": splits}
+    classes, files = find_listed(write_table(photos / "table.csv", columns))
+    with pytest.raises(InputError, match=message):
+        check_class_counts(classes, files, fractions=Recipe().split)
+
+
+def test_rows_that_say_train_stay_there_beside_test_rows_too(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 40, "b": 40})
+    paths = [f"{label}/{number:03d}.jpg" for label in "ab" for number in range(40)]
+    splits = ["train" if number < 30 else "test" if number < 33 else None for _ in "ab" for number in range(40)]
+    rows = index(write_table(tmp_path / "t.parquet", {"path": paths, "label": [p[0] for p in paths], "split": splits}))
+    found = {
+        split: {rows[path]["split"] for path, said in zip(paths, splits, strict=True) if said == split} for split in splits
+    }
+    assert found == {"train": {"train"}, "test": {"test"}, None: {"train", "validation"}}
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_splits_are_taken_under_any_of_their_names_and_may_be_left_open(photos: Path, suffix: str) -> None:
     given = ["train", "validation", "val", "test", "", None]
