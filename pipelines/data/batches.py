@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +16,32 @@ from numpy.typing import NDArray
 from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import Worker, make_order
+from pipelines.errors import RunError
 from pipelines.store.images import RowReader
 
 EVALUATION_BATCH_SIZE = 32  # on two cores 64 is a third slower: its activations no longer fit the cache
 # Batches under way at once: one per core, since copying, decoding and warping let go of the interpreter's lock.
 _PARALLEL_BATCHES = max(2, os.cpu_count() or 1)
 _ALONE = Worker()
+
+
+# How TensorFlow words an exception of a Python function that it called.
+_RUN_ERROR = re.compile(r"RunError: (.*?)\nTraceback \(most recent call last\)", re.DOTALL)
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Lets a `RunError` out of the data sets of this module, which comes as the text of an error of TensorFlow's.
+
+    Raises:
+        RunError: in place of that.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := _RUN_ERROR.search(str(error.message)):
+            raise RunError(found[1]) from error
+        raise
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset
+from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
 from pipelines.store.images import RowReader
 
 
@@ -43,10 +43,14 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
         model: takes float32 [B, S, S, 3] in 0 to 255.
         reader: of the pixels.
         report: called with the number of images done.
+
+    Raises:
+        RunError: a row can't be read.
     """
     batches, done = [], 0
-    for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
-        batches.append(model.predict_on_batch(images))
-        done += len(batches[-1])
-        report(done)
+    with own_errors():
+        for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
+            batches.append(model.predict_on_batch(images))
+            done += len(batches[-1])
+            report(done)
     return np.concatenate(batches)
