@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
 from pipelines.store.images import RowReader
+from pipelines.training.signals import put_off_signals
 
 
 def write_predictions(
@@ -48,9 +49,10 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
         RunError: a row can't be read.
     """
     batches, done = [], 0
-    with own_errors():
+    with own_errors(), put_off_signals() as let_signals_through:
         for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
             batches.append(model.predict_on_batch(images))
             done += len(batches[-1])
             report(done)
+            let_signals_through()
     return np.concatenate(batches)

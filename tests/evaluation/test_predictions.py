@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,18 @@ def test_each_image_is_predicted_in_its_order_and_counted() -> None:
     probabilities = predict_probabilities(Model(), Reader(), report=counted.append)  # type: ignore[arg-type]
     assert probabilities[:, 0].tolist() == list(range(IMAGES))
     assert counted == [32, 64, 70]
+
+
+def test_an_interruption_waits_for_the_end_of_a_batch() -> None:
+    class Interrupted(Model):
+        def predict_on_batch(self, images: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().predict_on_batch(images)
+
+    counted: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        predict_probabilities(Interrupted(), Reader(), report=counted.append)  # type: ignore[arg-type]
+    assert counted == [32]
 
 
 def test_a_damaged_row_is_said_in_our_words() -> None:
