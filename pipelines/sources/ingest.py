@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.config import SPLITS
 from pipelines.contracts import ImageIndex, Listing
-from pipelines.errors import ImageDecodeError, InputError
+from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.slices import IngestConfig
 from pipelines.sources.duplicates import near_equal_groups
@@ -167,7 +167,7 @@ def examine_files(
     rows = [_index_row(file, file.problem if file.sha256 is None else known[file.sha256]) for file in files]
     for row in rows:
         if row["status"] == BAD:
-            logger.warning("quarantined %r: %s", row["path"], row["reason"])
+            logger.warning("quarantined %s: %s", quoted(row["path"]), row["reason"])
     return rows
 
 
@@ -177,7 +177,7 @@ def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: floa
     Raises:
         InputError: with the list of bad files and reasons, `shown` of them at most.
     """
-    bad = [f"  {row['path']!r}: {row['reason']}" for row in rows if row["status"] == BAD]
+    bad = [f"  {quoted(row['path'])}: {row['reason']}" for row in rows if row["status"] == BAD]
     if not bad or (len(bad) < len(rows) and len(bad) <= max_bad_fraction * len(rows)):
         return
     if len(bad) == len(rows):
