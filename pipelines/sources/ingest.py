@@ -43,7 +43,9 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
         SourceChangedError: a file is not what the scan saw.
     """
     facts = facts_path(home, max_pixels=config.max_pixels)
-    rows = _examine_and_group(root, read_listing(home, listing), config=config, facts=facts, report=report)
+    rows = examine_files(root, read_listing(home, listing), max_pixels=config.max_pixels, facts=facts, report=report)
+    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
+    group_near_equal(rows, max_bits=config.split.near_equal_bits)
     ledger = ledger_path(home, config)
     with ledger_lock(ledger):  # else two runs that overlap could put one image into two splits
         draw_splits(rows, listing.classes, config=config, assigned=read_ledger(ledger))
@@ -71,32 +73,6 @@ def ledger_path(home: Path, config: IngestConfig) -> Path:
     split = config.split.model_dump_json(exclude={"near_equal_bits"})  # it may change; what was assigned stays
     settings = f"{config.dataset}\0{split}"
     return home / "splits" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.parquet"
-
-
-def build_index(
-    root: Path,
-    classes: Sequence[str],
-    files: Sequence[FoundFile],
-    *,
-    config: IngestConfig,
-    assigned: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Examines every file and assigns the splits; returns one row of the index per file, in the order of `files`.
-
-    Raises: as `ingest`.
-    """
-    rows = _examine_and_group(root, files, config=config, facts=None, report=ignore_progress)
-    draw_splits(rows, classes, config=config, assigned=assigned)
-    return rows
-
-
-def _examine_and_group(
-    root: Path, files: Sequence[FoundFile], *, config: IngestConfig, facts: Path | None, report: Report
-) -> list[dict[str, Any]]:
-    rows = examine_files(root, files, max_pixels=config.max_pixels, facts=facts, report=report)
-    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
-    group_near_equal(rows, max_bits=config.split.near_equal_bits)
-    return rows
 
 
 def group_near_equal(rows: Sequence[dict[str, Any]], *, max_bits: int) -> None:

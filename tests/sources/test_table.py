@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,11 @@ from pipelines.config import Recipe, SplitConfig
 from pipelines.errors import InputError
 from pipelines.slices import ingest_slice
 from pipelines.sources.folder import check_class_counts, digest_files, find_images, read_unchanged
-from pipelines.sources.ingest import build_index
+from pipelines.sources.ingest import ingest
+from pipelines.sources.scan import scan_source
 from pipelines.sources.table import find_listed
+from pipelines.store.artifacts import artifact_path
+from pipelines.store.index import read_index
 from tests.sources.folders import write_classes, write_photo
 
 Rows = dict[str, list[Any]]
@@ -32,10 +36,11 @@ def write_table(path: Path, columns: Rows) -> Path:
 
 
 def index(table: Path, **changes: Any) -> dict[str, dict[str, Any]]:
-    classes, found = find_listed(table)
     config = ingest_slice(Recipe.model_validate(changes), dataset="d")
-    rows = build_index(table.parent, classes, digest_files(table.parent, found), config=config, assigned={})
-    return {row["path"]: row for row in rows}
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        result = ingest(home, table.parent, scan_source(home, table.parent, listed=find_listed(table)), config=config)
+        return {row["path"]: row for row in read_index(artifact_path(home, result.artifact) / "index.parquet")}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
