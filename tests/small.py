@@ -19,11 +19,12 @@ def build_small(*, image_size: int, weights: str | None) -> Any:
     image = keras.Input((image_size, image_size, 3), dtype="float32")
     features = image
     for filters in (8, 16):
-        features = keras.layers.Conv2D(filters, 3, strides=4, padding="same", use_bias=False)(features)
-        features = keras.layers.BatchNormalization()(features)
-        features = keras.layers.ReLU(6)(features)
-        features = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(features)
-        features = keras.layers.BatchNormalization()(features)
+        # Named, because Keras numbers others through the whole process.
+        conv = keras.layers.Conv2D(filters, 3, strides=4, padding="same", use_bias=False, name=f"expand_{filters}")
+        features = keras.layers.BatchNormalization(name=f"expand_bn_{filters}")(conv(features))
+        features = keras.layers.ReLU(6, name=f"expand_relu_{filters}")(features)
+        depthwise = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"depthwise_{filters}")
+        features = keras.layers.BatchNormalization(name=f"depthwise_bn_{filters}")(depthwise(features))
     return keras.Model(image, features)
 
 

@@ -54,7 +54,7 @@ def test_a_model_from_an_encoded_store_is_judged_and_proved_on_the_files(
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         export(home, source, prepared, trained, split="test", model=RECIPE.model, report=lambda step: said.append(step.detail))
-    assert said == ["model.keras written", "SavedModel written"]
+    assert said[-1] == "SavedModel written"
     assert not list((home / "tmp").iterdir())
 
 
