@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/imagemill demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,14 +27,16 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     """Unpacks class folders and links their images into train/ and validation/ by the split that imagemill draws."""
     from pipelines.config import Recipe, SplitConfig
     from pipelines.slices import ingest_slice
-    from pipelines.sources.folder import digest_files, find_images
-    from pipelines.sources.ingest import build_index
+    from pipelines.sources.ingest import ingest
+    from pipelines.sources.scan import scan_source
+    from pipelines.store.artifacts import artifact_path
+    from pipelines.store.index import read_index
 
     root = unpack_classes(archive, folder / "unpacked")
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0, seed=seed))
-    classes, found = find_images(root)
-    rows = build_index(root, classes, digest_files(root, found), config=ingest_slice(recipe, dataset="benchmark"), assigned={})
-    for row in rows:
+    home = folder / "home of the split"
+    index = ingest(home, root, scan_source(home, root), config=ingest_slice(recipe, dataset="benchmark"))
+    for row in read_index(artifact_path(home, index.artifact) / "index.parquet"):
         if row["status"] == "ok":
             link = folder / "split" / row["split"] / row["path"]
             link.parent.mkdir(parents=True, exist_ok=True)

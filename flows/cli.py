@@ -149,9 +149,10 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a labelled source."""
     from flows.evaluate import evaluate_model
-    from pipelines.recipes import load_recipe
+    from pipelines.recipes import check_section, load_recipe
 
     check_home(home)
+    check_section(set_ or [], section="tfds")
     own = model / CONFIG
     recipe = load_recipe(config or (own if source.startswith(TFDS_PREFIX) and own.is_file() else None), set_ or [])
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.errors import quoted
 from pipelines.progress import Progress as StageProgress
 from tasks.progress import Listener, listening
 
@@ -48,11 +49,11 @@ class LiveDisplay:
         detail = progress.detail or f"{progress.done:,}/{progress.total:,} {progress.unit}"
         self._progress.update(line, completed=progress.done, total=progress.total, detail=detail, rate=rate)
 
-    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
-        """Fills the bar and says how long it took, or that nothing had to be done."""
+    def finished(self, stage: str, *, seconds: float, hit: bool) -> None:  # noqa: ARG002 (the bar has a clock of its own)
+        """Fills the bar, whose time left becomes the time it took, or says that nothing had to be done."""
         line = self.line(stage)
         total = self._progress.tasks[line].total or 1
-        self._progress.update(line, completed=total, total=total, rate="cached" if hit else f"{seconds:.1f} s")
+        self._progress.update(line, completed=total, total=total, rate="cached" if hit else "")
         self._progress.stop_task(line)
 
     def line(self, stage: str) -> TaskID:
@@ -92,8 +93,7 @@ def display_stages(console: Console) -> Iterator[None]:
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[rate]:>14}"),
         TextColumn("{task.fields[detail]}"),
     )
@@ -129,7 +129,7 @@ def print_bad_files(console: Console, rows: Sequence[Mapping[str, Any]], *, most
         return
     say(console, f"{len(bad)} of {len(rows)} files can't be used:")
     for row in bad[:most]:
-        say(console, f"  {row['path']!r}: {row['reason']}")
+        say(console, f"  {quoted(row['path'])}: {row['reason']}")
     if len(bad) > most:
         say(console, f"  ... and {len(bad) - most} more; index.parquet lists them all")
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from flows.console import display_stages, print_metrics, print_where_to_look, say
 from flows.request import check_outside
 from pipelines.config import SPLITS
-from pipelines.errors import ImageDecodeError, InputError
+from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress
 from pipelines.run_folder import EVALUATION_FILES, check_target
 from pipelines.sources.folder import FoundFile, digest_files, read_unchanged
@@ -102,7 +102,7 @@ def _judge(
         raise InputError(f"`SOURCE` has no readable image; the first of {len(files)} is {answers.reasons[0]}")
     for file, reason in zip(files, answers.reasons, strict=True):
         if reason is not None:
-            say(console, f"left out {file.path!r}: {reason}")
+            say(console, f"left out {quoted(file.path)}: {reason}")
     judged = [files[number] for number in good]
     labels = np.array([finished.classes.index(file.label) for file in judged], np.int64)
     columns: dict[str, Sequence[str | None]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from flows.console import display_stages, printable, say
-from pipelines.errors import ImageDecodeError, InputError
+from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress
 from pipelines.run_folder import check_writable
 from pipelines.sources.folder import EXTENSIONS, image_paths, printable_path
@@ -48,18 +48,16 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
     if len(unreadable) == len(paths):
         raise InputError(f"`IMAGES` has no readable image; the first of {len(paths)} is {unreadable[0]}")
     root = images if images.is_dir() else images.parent
-    columns: dict[str, Sequence[str | None]] = {
-        "path": [printable_path(path.relative_to(root)) for path in paths],
-        "reason": answers.reasons,
-    }
+    names = [printable_path(path.relative_to(root)) for path in paths]
+    columns: dict[str, Sequence[str | None]] = {"path": names, "reason": answers.reasons}
     with file_in_place(out) as temporary:
         write_predictions(temporary, columns, answers.probabilities, classes=finished.classes)
-    for path, reason in [pair for pair in zip(columns["path"], answers.reasons, strict=True) if pair[1] is not None][:_SHOWN]:
-        say(console, f"unreadable {path!r}: {reason}")
+    for name, reason in [pair for pair in zip(names, answers.reasons, strict=True) if pair[1] is not None][:_SHOWN]:
+        say(console, f"unreadable {quoted(name)}: {reason}")
     if len(paths) <= _SHOWN:
-        for path, row in zip(columns["path"], answers.probabilities, strict=True):
+        for name, row in zip(names, answers.probabilities, strict=True):
             if not np.isnan(row).any():
-                say(console, f"{path!r}: {printable(finished.classes[int(row.argmax())])} ({row.max():.1%})")
+                say(console, f"{quoted(name)}: {printable(finished.classes[int(row.argmax())])} ({row.max():.1%})")
     say(console, f"{len(paths) - len(unreadable)} images predicted, {len(unreadable)} unreadable: {out}")
 
 

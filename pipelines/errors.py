@@ -35,6 +35,11 @@ class ParityError(RunError):
     """An exported model does not give the trained model's answers."""
 
 
+def quoted(name: str) -> str:
+    """A name in quotes, on one line: what can't be printed is escaped once, also where part of it was escaped already."""
+    return repr(name).replace("\\\\", "\\")
+
+
 def one_line(error: object, limit: int = 250) -> str:
     """The text of anybody's error or warning as one line of at most `limit` characters; its kind where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -21,6 +21,7 @@ from pipelines.recipes import parse_recipe
 from pipelines.run_folder import CONFIG
 from pipelines.sources.examine import examine_image
 from pipelines.store.artifacts import read_json
+from pipelines.training.signals import put_off_signals
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def answer(
     decoder = ImageDecoder(image_size=finished.image_size, resize=finished.resize)
     probabilities = np.full((len(read), len(finished.classes)), np.nan, np.float32)
     reasons: list[str | None] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # more would only hold more decoded photos at once
+    # More threads would only hold more decoded photos at once.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, put_off_signals() as let_signals_through:
         for start in range(0, len(read), EVALUATION_BATCH_SIZE):
             batch = read[start : start + EVALUATION_BATCH_SIZE]
             decoded = list(pool.map(lambda get: _decode(get, decoder, finished.max_pixels), batch))
@@ -98,6 +100,7 @@ def answer(
                 probabilities[rows] = finished.model.predict_on_batch(pixels.astype(np.float32))
             reasons += [image if isinstance(image, str) else None for image in decoded]
             report(len(reasons))
+            let_signals_through()
     return Answers(probabilities, reasons)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,18 @@ def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
             raise InputError(f"`--set {key}`: the value is not YAML; received {value!r}") from error
         _set_dotted(data, key.strip().split("."), parsed)
     return parse_recipe(data)
+
+
+def check_section(overrides: Sequence[str], *, section: str) -> None:
+    """Refuses `KEY=VALUE` pairs that a command would not look at, since it reads one section alone.
+
+    Raises:
+        InputError: naming the keys of that section.
+    """
+    for key in (override.partition("=")[0].strip() for override in overrides):
+        if key.partition(".")[0] != section:
+            keys = [name for name, field in _all_keys(Recipe) if name.startswith(f"{section}.") and not _section_in(field)]
+            raise InputError(f"`--set` here takes {', '.join(keys)}; received {key!r}, which this command does not read")
 
 
 def parse_recipe(data: Mapping[str, Any]) -> Recipe:
@@ -104,6 +116,11 @@ def _all_keys(section: type[Section], prefix: str = "") -> list[tuple[str, Any]]
     keys: list[tuple[str, Any]] = []
     for name, field in section.model_fields.items():
         keys.append((prefix + name, field))
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys.extend(_all_keys(field.annotation, f"{prefix}{name}."))
+        if inner := _section_in(field):
+            keys.extend(_all_keys(inner, f"{prefix}{name}."))
     return keys
+
+
+def _section_in(field: Any) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None

@@ -13,6 +13,7 @@ from pipelines.errors import InputError
 from pipelines.profile import SAMPLE, draw_sample, measure_source
 from pipelines.progress import Progress
 from pipelines.sources.folder import FoundFile, find_images
+from tests.small import build_small
 
 
 def tiny(**changes: object) -> Recipe:
@@ -22,6 +23,7 @@ def tiny(**changes: object) -> Recipe:
 @pytest.fixture(autouse=True)
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """No part takes more than it must."""
+    monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
     monkeypatch.setattr("pipelines.profile._SECONDS", 0.0)
 
 

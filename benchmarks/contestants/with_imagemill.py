@@ -126,17 +126,17 @@ def _index(settings: Settings) -> Any:
     from pipelines.config import Recipe
     from pipelines.contracts import ImageIndex
     from pipelines.slices import ingest_slice
-    from pipelines.sources.folder import digest_files, find_images
-    from pipelines.sources.ingest import build_index, publish_index
-    from pipelines.store.index import usable
+    from pipelines.sources.ingest import ingest, publish_index
+    from pipelines.sources.scan import scan_source
+    from pipelines.store.artifacts import artifact_path
+    from pipelines.store.index import read_index, usable
 
     home, root = Path(settings.home), Path(settings.folder)
     record = home / "index.json"
     if record.exists():
         return ImageIndex.model_validate_json(record.read_bytes())
-    classes, found = find_images(root)
-    config = ingest_slice(Recipe(), dataset="benchmark")
-    rows = build_index(root, classes, digest_files(root, found), config=config, assigned={})
-    index = publish_index(home, classes, [{**row, "split": "train"} for row in usable(rows)])
+    drawn = ingest(home, root, scan_source(home, root), config=ingest_slice(Recipe(), dataset="benchmark"))
+    rows = read_index(artifact_path(home, drawn.artifact) / "index.parquet")
+    index = publish_index(home, drawn.classes, [{**row, "split": "train"} for row in usable(rows)])
     record.write_text(index.model_dump_json())
     return index

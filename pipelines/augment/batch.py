@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.augment.mixing import CutMix, Mixes, MixUp, choose, mix_images, mix_labels
+from pipelines.augment.mixing import (
+    CutMix,
+    DrawPartners,
+    Mixes,
+    MixUp,
+    choose,
+    draw_balanced,
+    draw_examples,
+    mix_images,
+    mix_labels,
+)
 from pipelines.augment.philox import DrawKey, Stream, draw_uniforms
 from pipelines.augment.policy import Policy, build_policy
+from pipelines.by_class import group_by_class
 from pipelines.config import AugmentConfig
 
 
@@ -27,6 +38,7 @@ class TrainingBatches:
         num_classes: width of soft labels.
         config: what to do to them; only `where: dataset` is done here.
         seed: the recipe's.
+        sampling: how partners are drawn: `shuffle` all images alike, `balanced` all classes.
     """
 
     gather: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
@@ -35,6 +47,7 @@ class TrainingBatches:
     num_classes: int
     config: AugmentConfig
     seed: int
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
 
     @property
     def label_dtype(self) -> Any:
@@ -65,6 +78,12 @@ class TrainingBatches:
     def _policy(self) -> Policy:
         return build_policy(self.config)
 
+    @cached_property
+    def _draw_partners(self) -> DrawPartners:
+        if self.sampling == "balanced":
+            return partial(draw_balanced, by_class=group_by_class(self.labels))
+        return partial(draw_examples, examples=len(self.labels))
+
     def _key(self, examples: NDArray[np.int64], epoch: int, showings: NDArray[np.int64] | None) -> DrawKey:
         return DrawKey(self.seed, int(epoch), self.image_ids[examples], showings)
 
@@ -82,8 +101,8 @@ class TrainingBatches:
         requests = [(mixup.stream, 1), (cutmix.stream, 1), (Stream.MIXUP_OR_CUTMIX, 1)]
         for_mixup, for_cutmix, for_choice = draw_uniforms(key, requests)
         if not self.config.cutmix:
-            return mixup.sample(for_mixup, examples=len(self.labels), side_px=side_px)
-        pasted = cutmix.sample(for_cutmix, examples=len(self.labels), side_px=side_px)
+            return mixup.sample(for_mixup, draw_partners=self._draw_partners, side_px=side_px)
+        pasted = cutmix.sample(for_cutmix, draw_partners=self._draw_partners, side_px=side_px)
         if not self.config.mixup:
             return pasted
-        return choose(mixup.sample(for_mixup, examples=len(self.labels), side_px=side_px), pasted, for_choice)
+        return choose(mixup.sample(for_mixup, draw_partners=self._draw_partners, side_px=side_px), pasted, for_choice)

@@ -1,13 +1,14 @@
 """MixUp and CutMix: two images of the training split become one, and their labels a distribution over the classes.
 
-The partner of an image is drawn from the whole split by the image's own numbers, and appears as it is augmented in that
-epoch itself. So a mixed image depends on (seed, epoch, image) and on the split, but not on the batch that it falls into. The
-price is that twice as many rows are read and warped; pairing images within a batch would save that, and make the result
-depend on the batch size.
+The partner of an image is drawn from the whole split, as the recipe's sampling draws, by the image's own numbers, and appears
+as it is augmented in that epoch itself. So a mixed image depends on (seed, epoch, image) and on the split, but not on the batch
+that it falls into. The price is that twice as many rows are read and warped; pairing images within a batch would save that, and
+make the result depend on the batch size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,9 @@ from scipy.special import betaincinv
 
 from pipelines.augment.erasing import random_boxes
 from pipelines.augment.philox import Stream, Uniforms
+from pipelines.by_class import ByClass
+
+DrawPartners = Callable[[Uniforms], NDArray[np.int64]]  # uniform numbers [B] in (0, 1) to example numbers int64 [B]
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class MixUp:
     alpha: float
     stream: ClassVar[Stream] = Stream.MIXUP
 
-    def sample(self, uniforms: Uniforms, *, examples: int, side_px: int) -> Mixes:  # noqa: ARG002 - as CutMix
+    def sample(self, uniforms: Uniforms, *, draw_partners: DrawPartners, side_px: int) -> Mixes:  # noqa: ARG002 - as CutMix
         """Partners and shares, from uniform numbers float64 [B, 4] in (0, 1)."""
         shares = draw_beta(uniforms[:, 1], self.alpha)
-        return Mixes(draw_examples(uniforms[:, 0], examples), shares, np.zeros((len(uniforms), 4), np.int64), shares)
+        return Mixes(draw_partners(uniforms[:, 0]), shares, np.zeros((len(uniforms), 4), np.int64), shares)
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,12 @@ class CutMix:
     alpha: float
     stream: ClassVar[Stream] = Stream.CUTMIX
 
-    def sample(self, uniforms: Uniforms, *, examples: int, side_px: int) -> Mixes:
+    def sample(self, uniforms: Uniforms, *, draw_partners: DrawPartners, side_px: int) -> Mixes:
         """Partners and rectangles, from uniform numbers float64 [B, 4] in (0, 1)."""
         lengths = np.sqrt(1 - draw_beta(uniforms[:, 1], self.alpha))
         boxes = random_boxes(np.stack([lengths, lengths], axis=1), uniforms[:, 2:4], side_px=side_px)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return Mixes(draw_examples(uniforms[:, 0], examples), np.ones(len(uniforms)), boxes, 1 - area / side_px**2)
+        return Mixes(draw_partners(uniforms[:, 0]), np.ones(len(uniforms)), boxes, 1 - area / side_px**2)
 
 
 def choose(first: Mixes, second: Mixes, uniforms: Uniforms) -> Mixes:
@@ -101,6 +105,15 @@ def mix_labels(
 def draw_examples(uniforms: Uniforms, examples: int) -> NDArray[np.int64]:
     """Example numbers int64 [B], each of [0, examples) equally likely, from uniform numbers [B]."""
     return (uniforms * examples).astype(np.int64)
+
+
+def draw_balanced(uniforms: Uniforms, by_class: ByClass) -> NDArray[np.int64]:
+    """Example numbers int64 [B], each class equally likely and so each example within it, from uniform numbers [B]."""
+    place = uniforms * len(by_class.sizes)
+    label = place.astype(np.int64)
+    within = ((place - label) * by_class.sizes[label]).astype(np.int64)
+    drawn: NDArray[np.int64] = by_class.examples[by_class.starts[label] + within]
+    return drawn
 
 
 def draw_beta(uniforms: Uniforms, alpha: float) -> NDArray[np.float64]:

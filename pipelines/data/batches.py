@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from pipelines.augment.batch import TrainingBatches
 from pipelines.config import AugmentConfig
 from pipelines.data.order import Worker, make_order
+from pipelines.errors import RunError
 from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
 
@@ -21,6 +24,25 @@ EVALUATION_BATCH_SIZE = 32  # on two cores 64 is a third slower: its activations
 # Batches under way at once: one per core, since copying, decoding and warping let go of the interpreter's lock.
 _PARALLEL_BATCHES = max(2, os.cpu_count() or 1)
 _ALONE = Worker()
+
+
+# How TensorFlow words an exception of a Python function that it called.
+_RUN_ERROR = re.compile(r"RunError: (.*?)\nTraceback \(most recent call last\)", re.DOTALL)
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Lets a `RunError` out of the data sets of this module, which comes as the text of an error of TensorFlow's.
+
+    Raises:
+        RunError: in place of that.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := _RUN_ERROR.search(str(error.message)):
+            raise RunError(found[1]) from error
+        raise
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -55,14 +77,14 @@ def build_train_dataset(
         batch_size: of each worker.
         augment: what is changed at random; only `where: dataset` is done here.
         seed: the recipe's.
-        sampling: as in `make_order`.
+        sampling: as in `make_order`; partners to mix images with are drawn likewise.
         start_step: the first step, counted over all epochs; starting late costs nothing.
         worker: which part of each epoch to give, for several processes that share it.
 
     Raises:
         ValueError: there are fewer examples than workers.
     """
-    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
+    batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed, sampling=sampling)
     spec = (tf.TensorSpec([None, *reader.shape], tf.uint8), tf.TensorSpec(batches.label_shape, batches.label_dtype))
     return _in_order(batches.load, spec, labels, batch_size, sampling=sampling, seed=seed, start_step=start_step, worker=worker)
 

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from pipelines.by_class import group_by_class
+
 # Takes positions of an epoch, int64 [n], and the epoch, an int64 scalar from 0. Gives the examples there, int64 [n], and
 # a number, int64 [n], that tells showings of one example within an epoch apart: random changes of an image are keyed by
 # it too, so that an image that is shown twice in an epoch is changed in two ways. 0 where each is shown once.
@@ -91,10 +93,9 @@ def _balanced_order(labels: NDArray[np.int64], *, seed: int) -> Order:
     permutation of its images, then through another, without regard to where epochs end: an image that an epoch had no
     turn for comes before any is shown again.
     """
-    by_class = np.argsort(labels, kind="stable")
-    _, first, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    examples, classes = len(labels), len(counts)
-    table, starts, sizes = (tf.constant(column, tf.int64) for column in (by_class, first, counts))
+    grouped = group_by_class(labels)
+    examples, classes = len(labels), len(grouped.sizes)
+    table, starts, sizes = (tf.constant(column, tf.int64) for column in (grouped.examples, grouped.starts, grouped.sizes))
 
     def order(positions: Any, epoch: Any) -> tuple[Any, Any]:
         before = tf.cast(epoch, tf.int64) * examples

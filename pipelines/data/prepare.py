@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from pipelines.config import StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages, StoreLayout
 from pipelines.data.decode import SERVED_FORMATS, decode_and_resize, decode_upright_pillow, resize_image
+from pipelines.data.transcode import find_pixels
 from pipelines.errors import ImageDecodeError, RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
@@ -85,7 +87,8 @@ def prepare(
 ) -> PreparedImages:
     """Makes sure that the image store holds every usable image of the index.
 
-    Which layout was chosen, what is damaged and that another version's store is left alone is said in a line each.
+    Which layout was chosen, what is damaged, what need not be decoded although the layout changed and that another version's
+    store is left alone is said in a line each.
 
     Raises:
         SourceChangedError: a file is not what the scan saw.
@@ -100,15 +103,22 @@ def prepare(
         report(Progress(0, needed, "images", line, milestone=True))
 
     say(choice, logging.INFO)
-    folder = store_folder(image_size=image_size, resize=resize, layout=layout)
+    folder_of = partial(store_folder, image_size=image_size, resize=resize)
+    folder = folder_of(layout=layout)
     for other in _other_versions(home / folder):
         say(f"image store {other} was made by another version and is left alone; its images are decoded again")
     decoder = ImageDecoder(image_size=image_size, resize=resize)
 
     def decode_missing(digests: list[str]) -> Iterator[ImageRow]:
-        paths = rows["path"].take(pc.index_in(pa.array(digests), value_set=rows["sha256"])).to_pylist()
+        if layout == "encoded":
+            stored = find_pixels(home, home / folder_of(layout="decoded"), digests, image_size=image_size)
+            if stored.digests:
+                say(f"{len(stored.digests):,} images are encoded from the pixels that the store holds of them", logging.INFO)
+            yield from stored.encode()
+            digests = stored.others
+        paths = rows["path"].take(pc.index_in(pa.array(digests, pa.string()), value_set=rows["sha256"])).to_pylist()
         files = list(zip(digests, paths, strict=True))
-        return decode_files(root, files, decoder=decoder, layout=layout, report=report)
+        yield from decode_files(root, files, decoder=decoder, layout=layout, report=report)
 
     rows_store = image_store(home, home / folder, image_size=image_size, layout=layout)
     places = fill(rows_store, rows["sha256"], decode_missing, say=say)

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset
+from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
 from pipelines.store.rows import RowReader
+from pipelines.training.signals import put_off_signals
 
 
 def write_predictions(
@@ -43,10 +44,15 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
         model: takes float32 [B, S, S, 3] in 0 to 255.
         reader: of the pixels.
         report: called with the number of images done.
+
+    Raises:
+        RunError: a row can't be read.
     """
     batches, done = [], 0
-    for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
-        batches.append(model.predict_on_batch(images))
-        done += len(batches[-1])
-        report(done)
+    with own_errors(), put_off_signals() as let_signals_through:
+        for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
+            batches.append(model.predict_on_batch(images))
+            done += len(batches[-1])
+            report(done)
+            let_signals_through()
     return np.concatenate(batches)

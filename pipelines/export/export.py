@@ -22,6 +22,7 @@ from pipelines.models.assemble import with_probabilities
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import disk_errors, publish, scratch_folder, write_json
+from pipelines.training.signals import put_off_signals
 from pipelines.training.state import rebuild
 
 MODEL, SAVED_MODEL, MANIFEST = "model.keras", "savedmodel", "manifest.json"
@@ -46,7 +47,12 @@ def export(
     """
     classifier = with_probabilities(rebuild(home, prepared, trained, model=model))
     resize = cast(Literal["stretch", "crop"], prepared.resize)
-    with scratch_folder(home) as scratch:
+    with put_off_signals() as let_signals_through, scratch_folder(home) as scratch:
+
+        def done(step: int, what: str) -> None:
+            report(Progress(step, 4, "steps", what))
+            let_signals_through()
+
         folder = scratch / "export"
         folder.mkdir()
         with disk_errors(home):
@@ -57,21 +63,21 @@ def export(
                 image_size=prepared.image_size,
                 resize=resize,
             )
-        report(Progress(1, 4, "steps", "SavedModel written"))
+        done(1, "SavedModel written")
         contents, pixels = _images_to_compare(home, root, prepared, split)
         with ThreadPoolExecutor(1) as pool:  # the fresh process takes as long as all the rest
             asked = pool.submit(ask_saved_model, folder / SAVED_MODEL, contents, scratch / "asked")
             with disk_errors(home):
                 classifier.save(folder / MODEL)
-            report(Progress(2, 4, "steps", "model.keras written"))
+            done(2, "model.keras written")
             expected = _ask(classifier, pixels)
             differences = [check_parity(MODEL, expected, _ask(keras.saving.load_model(folder / MODEL), pixels))]
-            report(Progress(3, 4, "steps", "model.keras proved equal"))
+            done(3, "model.keras proved equal")
             received, names = asked.result()
         if tuple(names) != prepared.classes:
             raise ParityError(f"the SavedModel names its classes {names}, the trained model {list(prepared.classes)}")
         differences.append(check_parity("the SavedModel", expected, received))
-        report(Progress(4, 4, "steps", "SavedModel proved equal"))
+        done(4, "SavedModel proved equal")
         parity = {"images": len(contents), "max_difference": max(differences)}
         write_json(folder / MANIFEST, _manifest(prepared, model, parity))
         artifact = publish(home, "export", folder)

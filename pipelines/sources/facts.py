@@ -44,6 +44,8 @@ def read_facts(path: Path, digests: Collection[str]) -> dict[str, Outcome]:
 def extend_facts(path: Path, found: Mapping[str, Outcome]) -> None:
     """Adds outcomes by the SHA-256 of the content, in one step. Runs at the same time lose nothing of each other's.
 
+    Tables of other versions of the examination are removed: nobody reads them any more.
+
     Raises:
         RunError: no space left on the device.
     """
@@ -56,6 +58,10 @@ def extend_facts(path: Path, found: Mapping[str, Outcome]) -> None:
         earlier = read_remembered(path, FACTS_SCHEMA)
         earlier = earlier.filter(pc.invert(pc.is_in(earlier["sha256"], value_set=pa.array(list(found), pa.string()))))
         write_remembered(path, pa.concat_tables([earlier, added]))
+    for other in path.parent.glob("v*.parquet"):
+        if not other.name.startswith(f"v{EXAMINE_VERSION}-"):
+            other.unlink(missing_ok=True)
+            other.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _describe(outcome: Outcome) -> Mapping[str, str | int]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,17 +106,26 @@ def check_class_counts(classes: Sequence[str], files: Iterable[FoundFile], *, fr
         InputError: naming each class that has too few, with what it has and what it needs.
     """
     usable = [file for file in files if file.problem is None]
-    given = {file.split for file in usable if file.split}
-    drawn = splits_to_draw(given, fractions=fractions)
-    counts = Counter((file.label, file.split if file.split != "train" else None) for file in usable)
+    given = {file.split for file in usable}
+    drawn, stays = splits_to_draw(given, fractions=fractions), train_stays(given)
+    counts = Counter((file.label, file.split) for file in usable)
+    where = " with an empty split" if stays else " in `train`" if given - {None} else ""
     problems = []
     for label in classes:
-        if counts[label, None] < len(drawn):
-            where = " in `train`" if given else ""
-            problems.append(f"class {label!r} has {counts[label, None]}{where} and needs {len(drawn)} ({', '.join(drawn)})")
-        problems += [f"class {label!r} has none in `{split}`" for split in given - {"train"} if not counts[label, split]]
+        left = counts[label, None] + (0 if stays else counts[label, "train"])
+        needed = [split for split in drawn if split != "train" or not (stays and counts[label, "train"])]
+        if left < len(needed):
+            problems.append(f"class {label!r} has {left}{where} and needs {len(needed)} ({', '.join(needed)})")
+        others = sorted(split for split in given - {None, "train"} if split and not counts[label, split])
+        problems += [f"class {label!r} has none in `{split}`" for split in others]
     if problems:
-        raise InputError(f"each class needs at least one usable image per split: {'; '.join(problems)}")
+        hint = " (images that say `train` stay there)" if stays else ""
+        raise InputError(f"each class needs at least one usable image per split{hint}: {'; '.join(problems)}")
+
+
+def train_stays(given: Collection[str | None]) -> bool:
+    """Whether images that say `train` are training images for good: a table may say so of some and leave others open."""
+    return {None, "train"} <= set(given)
 
 
 def splits_to_draw(given: Iterable[str | None], *, fractions: SplitConfig) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.config import SPLITS
 from pipelines.contracts import ImageIndex, Listing
-from pipelines.errors import ImageDecodeError, InputError
+from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.slices import IngestConfig
 from pipelines.sources.duplicates import near_equal_groups
@@ -22,6 +22,7 @@ from pipelines.sources.folder import (
     check_class_counts,
     read_unchanged,
     splits_to_draw,
+    train_stays,
 )
 from pipelines.sources.scan import read_listing
 from pipelines.sources.splits import SplitItem, assign_splits, extend_ledger, ledger_lock, read_ledger
@@ -42,7 +43,9 @@ def ingest(home: Path, root: Path, listing: Listing, *, config: IngestConfig, re
         SourceChangedError: a file is not what the scan saw.
     """
     facts = facts_path(home, max_pixels=config.max_pixels)
-    rows = _examine_and_group(root, read_listing(home, listing), config=config, facts=facts, report=report)
+    rows = examine_files(root, read_listing(home, listing), max_pixels=config.max_pixels, facts=facts, report=report)
+    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
+    group_near_equal(rows, max_bits=config.split.near_equal_bits)
     ledger = ledger_path(home, config)
     with ledger_lock(ledger):  # else two runs that overlap could put one image into two splits
         draw_splits(rows, listing.classes, config=config, assigned=read_ledger(ledger))
@@ -72,32 +75,6 @@ def ledger_path(home: Path, config: IngestConfig) -> Path:
     return home / "splits" / f"{hashlib.sha256(settings.encode()).hexdigest()[:32]}.parquet"
 
 
-def build_index(
-    root: Path,
-    classes: Sequence[str],
-    files: Sequence[FoundFile],
-    *,
-    config: IngestConfig,
-    assigned: Mapping[str, str],
-) -> list[dict[str, Any]]:
-    """Examines every file and assigns the splits; returns one row of the index per file, in the order of `files`.
-
-    Raises: as `ingest`.
-    """
-    rows = _examine_and_group(root, files, config=config, facts=None, report=ignore_progress)
-    draw_splits(rows, classes, config=config, assigned=assigned)
-    return rows
-
-
-def _examine_and_group(
-    root: Path, files: Sequence[FoundFile], *, config: IngestConfig, facts: Path | None, report: Report
-) -> list[dict[str, Any]]:
-    rows = examine_files(root, files, max_pixels=config.max_pixels, facts=facts, report=report)
-    check_bad_files(rows, max_bad_fraction=config.max_bad_fraction)
-    group_near_equal(rows, max_bits=config.split.near_equal_bits)
-    return rows
-
-
 def group_near_equal(rows: Sequence[dict[str, Any]], *, max_bits: int) -> None:
     """Numbers, in place, the groups of images among the usable rows whose hashes differ in at most `max_bits` bits."""
     good = [row for row in rows if row["status"] == OK]
@@ -121,8 +98,7 @@ def draw_splits(
     open_rows = [row for row in good if row["split"] in (None, "train")]
     items = [SplitItem(row["sha256"], row["label"], row["group"]) for row in open_rows]
     fractions = {split: getattr(config.split, split) for split in drawn}
-    if given == {None, "train"}:
-        # A table may leave some rows open: those that say `train` are not drawn into other splits then.
+    if train_stays(given):
         assigned = {**assigned, **{row["sha256"]: "train" for row in open_rows if row["split"] == "train"}}
     splits = assign_splits(items, fractions=fractions, seed=config.split.seed, assigned=assigned)
     for row, split in zip(open_rows, splits, strict=True):
@@ -167,7 +143,7 @@ def examine_files(
     rows = [_index_row(file, file.problem if file.sha256 is None else known[file.sha256]) for file in files]
     for row in rows:
         if row["status"] == BAD:
-            logger.warning("quarantined %r: %s", row["path"], row["reason"])
+            logger.warning("quarantined %s: %s", quoted(row["path"]), row["reason"])
     return rows
 
 
@@ -177,7 +153,7 @@ def check_bad_files(rows: Sequence[Mapping[str, Any]], *, max_bad_fraction: floa
     Raises:
         InputError: with the list of bad files and reasons, `shown` of them at most.
     """
-    bad = [f"  {row['path']!r}: {row['reason']}" for row in rows if row["status"] == BAD]
+    bad = [f"  {quoted(row['path'])}: {row['reason']}" for row in rows if row["status"] == BAD]
     if not bad or (len(bad) < len(rows) and len(bad) <= max_bad_fraction * len(rows)):
         return
     if len(bad) == len(rows):

@@ -8,6 +8,7 @@ same data set.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +38,9 @@ def assign_splits(
     """Assigns each image to a split.
 
     A group with members in `assigned` follows the one with the smallest digest; assigned images themselves never move.
-    Other groups are drawn: a hash of (seed, smallest digest), uniform in [0, 1), falls into one of the `fractions`.
-    Where that leaves a class without an image in some split, the new group of the class whose hash lies nearest to that
-    split's interval moves there.
+    Other groups are drawn: a hash of (seed, smallest digest), uniform in [0, 1), falls into one of the `fractions`. Then the
+    new groups of a class whose hashes lie nearest to the next interval move there, until each class has its share in each
+    split, in whole images, as far as groups that stay allow; and at least one image in each.
 
     Args:
         items: the images; two with equal digests may have different labels.
@@ -66,6 +67,7 @@ def assign_splits(
             continue
         draws[group] = _uniform(seed, min(image.sha256 for image in images))
         splits[group] = next(name for name, (_, end) in intervals.items() if draws[group] < end)
+    _even_out(members, intervals=intervals, splits=splits, draws=draws)
     _fill_empty_splits(items, intervals=intervals, splits=splits, draws=draws)
     return [assigned[item.sha256] if assigned.get(item.sha256) in fractions else splits[item.group] for item in items]
 
@@ -114,6 +116,53 @@ def _uniform(seed: int, digest: str) -> float:
     return (int.from_bytes(value[:8], "big") >> 11) / 2**53
 
 
+def _even_out(
+    members: Mapping[int, Sequence[SplitItem]],
+    *,
+    intervals: Mapping[str, tuple[float, float]],
+    splits: dict[int, str],
+    draws: Mapping[int, float],
+) -> None:
+    """Moves newly drawn groups, in place, from splits that have more of a class than their share to those that have less.
+
+    Groups of one class only: another class would lose what this one gains.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    movable: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for group, images in members.items():
+        for image in images:
+            counts[image.label][splits[group]] += 1
+        if group in draws and len({image.label for image in images}) == 1:
+            movable[images[0].label][splits[group]].append(group)
+    for label, of_split in movable.items():
+        shares = _whole_shares(sum(counts[label].values()), intervals)
+        surplus = {name: counts[label][name] - shares[name] for name in intervals}
+        for short, long in itertools.permutations(intervals, 2):
+            if not surplus[short] < 0 < surplus[long]:
+                continue
+            left = [group for group in of_split[long] if splits[group] == long]
+            for group in sorted(left, key=lambda group: _distance(draws[group], intervals[short])):
+                size = len(members[group])
+                if size <= min(-surplus[short], surplus[long]):
+                    splits[group] = short
+                    surplus[short], surplus[long] = surplus[short] + size, surplus[long] - size
+
+
+def _whole_shares(images: int, intervals: Mapping[str, tuple[float, float]]) -> dict[str, int]:
+    """How many of some images each split should have: fractions in whole numbers by largest remainder, at least one each."""
+    exact = {name: images * (end - start) for name, (start, end) in intervals.items()}
+    shares = {name: max(1, int(share)) for name, share in exact.items()}
+    for name in sorted(exact, key=lambda name: shares[name] - exact[name])[: max(0, images - sum(shares.values()))]:
+        shares[name] += 1
+    shares[max(exact, key=lambda name: exact[name])] += images - sum(shares.values())
+    return shares
+
+
+def _distance(draw: float, interval: tuple[float, float]) -> tuple[float, float]:
+    """How far a draw lies from an interval; among equals the smaller draw comes first."""
+    return max(interval[0] - draw, draw - interval[1], 0), draw
+
+
 def _fill_empty_splits(
     items: Sequence[SplitItem],
     *,
@@ -127,15 +176,15 @@ def _fill_empty_splits(
         groups_of[item.label].add(item.group)
     for label, groups in sorted(groups_of.items()):
         counts = Counter(splits[group] for group in groups)
-        for name, (start, end) in intervals.items():
+        for name, interval in intervals.items():
             if counts[name]:
                 continue
             drawn = [group for group in groups if group in draws]
             movable = [group for group in drawn if counts[splits[group]] > 1]
             if not drawn:
                 raise InputError(
-                    f"class {label!r} has no image left for `{name}`: all of its images were assigned in earlier runs, and stay"
-                    " where they are; add images, or draw a new split by another `split.seed`"
+                    f"class {label!r} has no image left for `{name}`: all of its images have their split, by the source or by"
+                    " earlier runs, or are near-equal to such; add images, or draw anew by another `split.seed`"
                 )
             if not movable:
                 images = sum(item.label == label for item in items)
@@ -143,7 +192,7 @@ def _fill_empty_splits(
                     f"class {label!r} can't be shared out among {len(intervals)} splits: its {images} images are"
                     f" {len(groups)} groups of equal or near-equal ones; add different images, or lower `split.near_equal_bits`"
                 )
-            nearest = min(movable, key=lambda group: (max(start - draws[group], draws[group] - end, 0), draws[group]))
+            nearest = min(movable, key=lambda group: _distance(draws[group], interval))
             counts[splits[nearest]] -= 1
             counts[name] += 1
             splits[nearest] = name

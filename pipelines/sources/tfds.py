@@ -1,13 +1,15 @@
 """TensorFlow Datasets as a source. Imports TensorFlow and TFDS only where a data set has still to be written out.
 
 `tfds:NAME` is written out once, as the image files that TFDS keeps in its records, into a folder of the home. From then on
-that folder is the source, until another version is prepared in `data_dir`.
+that folder is the source, until another version is prepared in `data_dir` or a file of it is missing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,13 +114,14 @@ class TfdsSource:
         return self._listing(least_classes)
 
     def _is_current(self) -> bool:
-        """Whether it was written out, from what is prepared now; what was removed since then is not missed."""
+        """Whether it was written out, from what is prepared now, and all of it is there; `data_dir` may be emptied since."""
         try:
             written_from = read_json(self.root / WRITTEN)["fingerprint"]
+            paths = pq.read_table(self.root / FILES, columns=["path"])["path"].to_pylist()
         except (OSError, ValueError, KeyError, TypeError):
             return False
         prepared = find_prepared(self.data_dir, self.asked)
-        return (self.root / FILES).is_file() and (prepared is None or bool(written_from == fingerprint(prepared)))
+        return _all_there(self.root, paths) and (prepared is None or bool(written_from == fingerprint(prepared)))
 
     def _open(self) -> DataSet:
         """What TFDS knows of it, once that is known to be of use."""
@@ -157,6 +160,11 @@ class TfdsSource:
         check_least_classes(classes, f"tfds:{self.asked}", least_classes=least_classes)
         table = pq.read_table(self.root / FILES)
         return classes, list(map(FoundFile, *(table[name].to_pylist() for name in ("path", "label", "split"))))
+
+
+def _all_there(root: Path, paths: Sequence[str]) -> bool:
+    """Whether files PART/NAME are there, by listing their folders: to ask for each would take longer."""
+    return {f"{Path(where).name}/{name}" for where, _, names in os.walk(root) for name in names}.issuperset(paths)
 
 
 def find_prepared(data_dir: Path, asked: DataSetName) -> Path | None:

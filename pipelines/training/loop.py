@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import PhaseConfig
+from pipelines.data.batches import own_errors
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
@@ -108,11 +109,11 @@ class PhaseRun:
         """Trains to the phase's end, from its last checkpoint where there is one, and leaves the best weights in the model.
 
         Raises:
-            RunError: the loss is not a finite number any more, or a checkpoint can't be written.
+            RunError: the loss is not a finite number any more, a row can't be read, or a checkpoint can't be written.
         """
         self._resume()
         batches = None
-        with put_off_signals() as let_signals_through:
+        with own_errors(), put_off_signals() as let_signals_through:
             while not self._ended:
                 batches = batches or iter(self._data.batches(self._trainer.steps_done))
                 self._run_epoch(batches, let_signals_through)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between two steps, not inside one.
+"""Ctrl-C and SIGTERM between two steps of training, evaluation or export, not inside one.
 
 Python raises what a signal asks for wherever the main thread happens to be. In TensorFlow's native code that may be a place
 that does not expect it: seen was a segmentation fault, with no checkpoint and with Prefect's temporary server left behind.

@@ -57,3 +57,16 @@ def test_with_both_some_images_are_blended_and_some_pasted() -> None:
     own = np.concatenate(untouched)
     assert (own < 0.1).any()
     assert ((own > 0.2) & (own < 0.8)).any()
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}])
+def test_partners_follow_the_sampling(mixing: Any) -> None:
+    labels = np.array([0] * (COUNT - 1) + [1])
+    shares = {}
+    for sampling in ("shuffle", "balanced"):
+        config = AugmentConfig(where="dataset", horizontal_flip=False, rotation=0, zoom=0, **mixing)
+        whole = TrainingBatches(lambda rows: PHOTOS[rows], IDS[:COUNT], labels, 2, config=config, seed=1, sampling=sampling)  # type: ignore[arg-type]
+        epochs = [whole.load(EXAMPLES[:-1], epoch)[1] for epoch in range(60)]
+        shares[sampling] = (np.concatenate(epochs)[:, 1] > 0).mean()  # images of class 0 that have a partner of class 1
+    assert shares["shuffle"] == pytest.approx(1 / COUNT, abs=0.06)
+    assert shares["balanced"] == pytest.approx(1 / 2, abs=0.09)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
-from pipelines.augment.mixing import CutMix, Mixes, MixUp, choose, draw_examples, mix_images, mix_labels
+from pipelines.augment.mixing import CutMix, Mixes, MixUp, choose, draw_balanced, draw_examples, mix_images, mix_labels
+from pipelines.by_class import group_by_class
 from tests.augment.reference import PHOTOS, SIDE, assert_same_distribution, assert_same_pixels, drawn_by_keras, uniforms_of
 
 COUNT = len(PHOTOS)
@@ -28,7 +31,7 @@ def test_mixup_s_pixels_and_labels_are_keras_s_for_the_same_numbers() -> None:
 
 def test_cutmix_pastes_a_rectangle_and_shares_the_label_by_its_area() -> None:
     cutmix = CutMix(1.0)
-    mixes = cutmix.sample(uniforms_of(cutmix)[:COUNT], examples=COUNT, side_px=SIDE)
+    mixes = cutmix.sample(uniforms_of(cutmix)[:COUNT], draw_partners=partial(draw_examples, examples=COUNT), side_px=SIDE)
     mixed = mix_images(PHOTOS, PHOTOS[mixes.partners], mixes)
     for place in range(COUNT):
         left, top, right, bottom = mixes.boxes[place]
@@ -44,21 +47,31 @@ def test_cutmix_pastes_a_rectangle_and_shares_the_label_by_its_area() -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_shares_are_distributed_as_keras_s(alpha: float) -> None:
-    mixup, cutmix = MixUp(alpha), CutMix(alpha)
-    blended = mixup.sample(uniforms_of(mixup), examples=10, side_px=SIDE).shares
+    mixup, cutmix, draw = MixUp(alpha), CutMix(alpha), partial(draw_examples, examples=10)
+    blended = mixup.sample(uniforms_of(mixup), draw_partners=draw, side_px=SIDE).shares
     assert_same_distribution(blended, drawn_by_keras(keras.layers.MixUp(alpha, seed=1), len(blended), side=2)["mix_weight"])
     # Keras's shares are not cut to whole pixels: next to none on a large image, and the rest is rounded away.
-    pasted = cutmix.sample(uniforms_of(cutmix), examples=10, side_px=4096).shares[:1000]
+    pasted = cutmix.sample(uniforms_of(cutmix), draw_partners=draw, side_px=4096).shares[:1000]
     theirs = drawn_by_keras(keras.layers.CutMix((alpha, alpha), seed=1), 1000)["mix_weight"]
     assert_same_distribution(pasted.round(2), np.round(theirs, 2))
 
 
 def test_partners_are_drawn_from_the_whole_split_alike() -> None:
     mixup = MixUp(0.2)
-    partners = mixup.sample(uniforms_of(mixup), examples=5, side_px=SIDE).partners
+    draw = partial(draw_examples, examples=5)
+    partners = mixup.sample(uniforms_of(mixup), draw_partners=draw, side_px=SIDE).partners
     np.testing.assert_allclose(np.bincount(partners, minlength=5) / len(partners), 0.2, atol=0.03)
     almost_one = np.array([1 - 2.0**-33])
     assert draw_examples(almost_one, 2**31).tolist() == [2**31 - 1]
+
+
+def test_balanced_partners_are_of_each_class_alike_and_within_it_each_image() -> None:
+    labels = np.array([2, 0, 2, 2, 7, 2])  # no image is of class 1, or of 3 to 6
+    drawn = draw_balanced(uniforms_of(MixUp(0.2))[:, 0], group_by_class(labels))
+    shares = np.bincount(drawn, minlength=6) / len(drawn)
+    np.testing.assert_allclose(shares, [1 / 12, 1 / 3, 1 / 12, 1 / 12, 1 / 3, 1 / 12], atol=0.03)
+    ends = draw_balanced(np.array([2.0**-33, 1 - 2.0**-33]), group_by_class(np.arange(6) // 2))
+    assert ends.tolist() == [0, 5]
 
 
 def test_of_both_each_image_takes_one_whole() -> None:

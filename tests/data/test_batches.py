@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from pipelines.config import AugmentConfig
 from pipelines.contracts import StoreLayout
-from pipelines.data.batches import build_plain_dataset, build_train_dataset, steps_per_epoch
+from pipelines.data.batches import build_plain_dataset, build_train_dataset, own_errors, steps_per_epoch
 from pipelines.data.order import Worker
+from pipelines.errors import RunError
 from pipelines.store.images import image_store, read_images
 from pipelines.store.layouts import pack_row
 from pipelines.store.rows import ImageRow, RowReader, fill
@@ -97,6 +98,18 @@ def test_images_are_left_to_the_model_where_the_recipe_says_so(reader: RowReader
 def test_the_plain_dataset_is_in_order_and_unchanged(reader: RowReader) -> None:
     images = np.concatenate(list(build_plain_dataset(reader, batch_size=8).as_numpy_iterator()))
     np.testing.assert_array_equal(images, reader.gather(np.arange(EXAMPLES)))
+
+
+def test_a_damaged_row_is_said_in_our_words(tmp_path: Path) -> None:
+    reader = open_reader(tmp_path, "encoded")
+    (shard,) = (tmp_path / "images").glob("*.arrow")
+    content = shard.read_bytes()
+    start = content.rindex(b"JFIF") - 6  # of a JPEG
+    shard.write_bytes(content[:start] + bytes(6) + content[start + 6 :])  # in place: the map of the file stays
+    message = r"\.arrow is damaged \(row \d+ is no image of \d+ px\); remove it and run again$"
+    for read in (lambda: list(build_plain_dataset(reader, batch_size=8)), lambda: take(reader, 6)):
+        with pytest.raises(RunError, match=message), own_errors():
+            read()
 
 
 def test_a_far_step_comes_as_readily_as_the_first(reader: RowReader) -> None:

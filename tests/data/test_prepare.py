@@ -13,11 +13,13 @@ from pipelines.contracts import ImageIndex, PreparedImages, StoreLayout
 from pipelines.data.decode import decode_and_resize
 from pipelines.data.prepare import prepare, read_examples
 from pipelines.errors import SourceChangedError
-from pipelines.progress import Progress
+from pipelines.progress import Report
 from pipelines.slices import ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from tests.images import draw_photo, encode
+from tests.opened import opened_below
+from tests.sources.folders import write_photo
 
 SIZE = 32
 
@@ -29,12 +31,13 @@ def index_of(home: Path, source: Path) -> ImageIndex:
 def prepared(
     home: Path, source: Path, store: StoreConfig | None = None, *, image_size: int = SIZE, said: list[str] | None = None
 ) -> PreparedImages:
-    def note(progress: Progress) -> None:
-        if said is not None and progress.milestone:
-            said.append(progress.detail)
+    store, index, report = store or StoreConfig(), index_of(home, source), noting([] if said is None else said)
+    return prepare(home, source, index, image_size=image_size, resize="stretch", store=store, report=report)
 
-    store, index = store or StoreConfig(), index_of(home, source)
-    return prepare(home, source, index, image_size=image_size, resize="stretch", store=store, report=note)
+
+def noting(said: list[str]) -> Report:
+    """Takes down the lines that are said."""
+    return lambda progress: said.append(progress.detail) if progress.milestone else None
 
 
 @pytest.mark.parametrize("layout", ["decoded", "encoded"])
@@ -70,6 +73,37 @@ def test_the_layouts_are_apart_and_auto_says_which_it_took(photos: Path, tmp_pat
     ]
     assert prepared(home, photos, StoreConfig(layout="encoded")) == encoded
     assert prepared(home, photos, StoreConfig(budget_gib=30)) == decoded
+
+
+def test_a_set_that_outgrows_the_budget_is_encoded_from_its_pixels(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "new.webp").write_bytes(encode(draw_photo(50, 40, 7), "WEBP"))
+    home, said = tmp_path / "home", list[str]()
+    fits = StoreConfig(budget_gib=25 * SIZE * SIZE * 3 / 2**30)
+    assert prepared(home, photos, fits).layout == "decoded"
+    write_photo(photos / "dog" / "new.jpg", seed=5)
+    index = index_of(home, photos)
+    with opened_below(photos) as opened:
+        outgrown = prepare(home, photos, index, image_size=SIZE, resize="stretch", store=fits, report=noting(said))
+    assert opened == ["dog/new.jpg"]
+    assert said[1:] == ["25 images are encoded from the pixels that the store holds of them"]
+    assert (outgrown.layout, outgrown.prepare_only_formats) == ("encoded", ("WEBP",))
+    afresh = prepared(tmp_path / "new home", photos, StoreConfig(layout="encoded"))
+    assert afresh.artifact == outgrown.artifact
+    for split in ("train", "validation", "test"):
+        (examples, mine), (_, theirs) = (
+            read_examples(home, outgrown, split),
+            read_examples(tmp_path / "new home", afresh, split),
+        )
+        numbers = np.arange(len(examples))
+        np.testing.assert_array_equal(mine.gather(numbers), theirs.gather(numbers))
+
+
+def test_a_damaged_shard_is_no_source_of_pixels(photos: Path, tmp_path: Path) -> None:
+    home, said = tmp_path / "home", list[str]()
+    (shard,) = (home / prepared(home, photos).store).glob("*.arrow")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    prepared(home, photos, StoreConfig(layout="encoded"), said=said)
+    assert len(said) == 1
 
 
 def test_a_store_of_another_version_is_left_alone_and_said_once(photos: Path, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import artifact_path
 from pipelines.training.phases import train_head
+from tests.small import build_small
 from tests.sources.folders import write_learnable
 
 RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "none"}, "sampling": "balanced"})
@@ -26,6 +30,7 @@ RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"we
 def test_a_model_from_an_encoded_store_is_judged_and_proved_on_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
     home, source = tmp_path / "home", write_learnable(tmp_path / "photos", 20)
     index = ingest(home, source, scan_source(home, source), config=ingest_slice(RECIPE, dataset="d"))
     prepared = prepare(home, source, index, image_size=32, resize="crop", store=StoreConfig(layout="encoded"))
@@ -40,6 +45,17 @@ def test_a_model_from_an_encoded_store_is_judged_and_proved_on_the_files(
     assert exported.compared == index.examples["validation"] > 0
     assert exported.max_difference < 1e-5
     assert (artifact_path(home, exported.artifact) / "savedmodel" / "saved_model.pb").is_file()
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        (arguments[0]).mkdir()
+
+    monkeypatch.setattr(export_module, "write_saved_model", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        export(home, source, prepared, trained, split="test", model=RECIPE.model, report=lambda step: said.append(step.detail))
+    assert said[-1] == "SavedModel written"
+    assert not list((home / "tmp").iterdir())
 
 
 def test_what_is_compared_comes_from_the_files_where_the_store_is_encoded(tmp_path: Path) -> None:

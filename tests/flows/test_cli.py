@@ -75,6 +75,11 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["predict", "{tmp}", "{tmp}/missing", "--out", "{tmp}/p.parquet"], "`IMAGES` must be an image or a folder"),
         (["evaluate", "{tmp}/missing", "{photos}"], "`MODEL` must be a run folder"),
         (["evaluate", "{tmp}", "{photos}", "--split", "dev"], "`--split` must be one of"),
+        (
+            ["evaluate", "{tmp}", "{photos}", "--set", "tfds.download=false", "--set", "seed=3"],
+            "`--set` here takes tfds.data_dir, tfds.splits.train, .*, tfds.download; received 'seed'",
+        ),
+        (["evaluate", "{tmp}", "{photos}", "--set", "tfds.dir=x"], "did you mean `tfds.data_dir`"),
     ],
 )
 def test_a_wrong_request_is_one_line_status_2_and_nothing_written(

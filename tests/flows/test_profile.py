@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_cli import run
+from tests.small import build_small
 
 
 @pytest.mark.slow
@@ -18,6 +19,7 @@ def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
     working = tmp_path / "working"
     working.mkdir()
     monkeypatch.chdir(working)
+    monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
     settings = [part for value in ("model.weights=none", "image_size=32", "batch_size=8") for part in ("--set", value)]
     assert run("profile", photos, *settings, "--json", working / "profile.json", monkeypatch=monkeypatch) == 0
     assert [path.name for path in working.iterdir()] == ["profile.json"]

@@ -6,6 +6,7 @@ import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from pipelines.slices import ingest_slice
 from pipelines.sources import examine, facts
 from pipelines.sources.facts import extend_facts, facts_path, read_facts
 from pipelines.sources.folder import digest_files, find_images
-from pipelines.sources.ingest import build_index, draw_splits, examine_files, group_near_equal, ingest, ledger_path
+from pipelines.sources.ingest import draw_splits, examine_files, group_near_equal, ingest, ledger_path
 from pipelines.sources.scan import read_listing, scan_source
 from pipelines.store.artifacts import artifact_path
 from pipelines.store.index import read_index, usable
@@ -30,10 +31,11 @@ from tests.opened import opened_below
 from tests.sources.folders import age, alter_in_secret, write_classes, write_photo
 
 
-def index(root: Path, assigned: dict[str, str] | None = None, **changes: Any) -> list[dict[str, Any]]:
-    config = ingest_slice(Recipe.model_validate(changes), dataset="d")
-    classes, found = find_images(root)
-    return build_index(root, classes, digest_files(root, found), config=config, assigned=assigned or {})
+def index(root: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The index that a new home has of a source."""
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        return read_index(artifact_path(home, ingested(home, root, **changes)[0].artifact) / "index.parquet")
 
 
 def test_each_kind_of_bad_file_is_named_with_its_reason(photos: Path) -> None:
@@ -171,7 +173,11 @@ def test_another_limit_or_version_examines_anew(photos: Path, tmp_path: Path, mo
     with pytest.raises(InputError, match="over the pixel limit"):
         ingested(tmp_path / "home", photos, max_pixels=9)
     monkeypatch.setattr(facts, "EXAMINE_VERSION", examine.EXAMINE_VERSION + 1)
+    before = sorted(path.name for path in table(tmp_path / "home").parent.glob("*.parquet"))
+    assert len(before) == 2
     assert len(ingested(tmp_path / "home", photos)[1]) == 24
+    # Nobody reads what the version before had found.
+    assert list((tmp_path / "home" / "facts").glob("*.parquet")) == [table(tmp_path / "home")]
 
 
 def test_facts_and_reasons_come_back_as_they_were(photos: Path, tmp_path: Path) -> None:

@@ -33,6 +33,44 @@ def test_the_fractions_are_met() -> None:
     assert {name: pytest.approx(count / 20_000, abs=0.01) for name, count in shares.items()} == FRACTIONS
 
 
+@given(st.integers(3, 300), st.integers(0, 50))
+def test_each_class_has_its_share_in_whole_images(count: int, seed: int) -> None:
+    counts = Counter(assign(items(list(range(count)), classes=1), seed=seed).values())
+    for name, fraction in FRACTIONS.items():
+        assert counts[name] == 1 or abs(counts[name] - fraction * count) < (1 if count >= 10 else 2)
+
+
+def test_a_class_that_grows_keeps_to_its_share_while_nobody_moves() -> None:
+    before: dict[str, str] = {}
+    for count in range(12, 120, 5):
+        after = assign(items(list(range(count)), classes=1), assigned=before)
+        assert {digest: after[digest] for digest in before} == before
+        counts, before = Counter(after.values()), after
+        for name, fraction in FRACTIONS.items():
+            assert abs(counts[name] - fraction * count) <= 1
+
+
+def test_few_images_are_drawn_otherwise_than_by_their_hash_alone() -> None:
+    """So that a lost ledger costs little."""
+    small, large = items(list(range(1000)), classes=1), items(list(range(1200)), classes=1)
+    first, second = assign(small), assign(large)
+    assert sum(first[item.sha256] != second[item.sha256] for item in small) < 40
+
+
+def test_what_was_far_from_its_share_comes_nearer_as_images_come() -> None:
+    chosen = items(list(range(60)), classes=1)
+    assigned = {item.sha256: "train" if number else "test" for number, item in enumerate(chosen[:20])}
+    counts = Counter(assign(chosen, assigned=assigned).values())
+    assert counts == {"train": 48, "validation": 6, "test": 6}
+
+
+def test_groups_of_copies_move_whole_and_only_where_they_fit() -> None:
+    chosen = items(list(range(100)), classes=1, group_size=7)
+    counts = Counter(assign(chosen).values())
+    assert counts["validation"] % 7 in (0, 2)  # one group holds the last two images
+    assert all(abs(counts[name] - 100 * fraction) <= 7 for name, fraction in FRACTIONS.items())
+
+
 def test_another_seed_draws_another_split() -> None:
     chosen = items(list(range(100)))
     assert assign(chosen, seed=1) != assign(chosen, seed=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,11 @@ from pipelines.config import Recipe, SplitConfig
 from pipelines.errors import InputError
 from pipelines.slices import ingest_slice
 from pipelines.sources.folder import check_class_counts, digest_files, find_images, read_unchanged
-from pipelines.sources.ingest import build_index
+from pipelines.sources.ingest import ingest
+from pipelines.sources.scan import scan_source
 from pipelines.sources.table import find_listed
+from pipelines.store.artifacts import artifact_path
+from pipelines.store.index import read_index
 from tests.sources.folders import write_classes, write_photo
 
 Rows = dict[str, list[Any]]
@@ -32,10 +36,11 @@ def write_table(path: Path, columns: Rows) -> Path:
 
 
 def index(table: Path, **changes: Any) -> dict[str, dict[str, Any]]:
-    classes, found = find_listed(table)
     config = ingest_slice(Recipe.model_validate(changes), dataset="d")
-    rows = build_index(table.parent, classes, digest_files(table.parent, found), config=config, assigned={})
-    return {row["path"]: row for row in rows}
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        result = ingest(home, table.parent, scan_source(home, table.parent, listed=find_listed(table)), config=config)
+        return {row["path"]: row for row in read_index(artifact_path(home, result.artifact) / "index.parquet")}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -44,6 +49,41 @@ def test_a_table_of_a_folder_s_files_lists_what_the_folder_does(photos: Path, su
     shuffled = files[::-1]
     columns = {"path": [file.path for file in shuffled], "label": [file.label for file in shuffled], "id": list(range(24))}
     assert find_listed(write_table(photos / f"table{suffix}", columns)) == (classes, files)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (
+            ["train"] * 11 + [None] + [None] * 12,
+            r"\(images that say `train` stay there\): class 'cat' has 1 with an empty split and needs 2 \(validation, test\)$",
+        ),
+        (
+            ["train"] * 10 + [None, "test"] + [None] + ["test"] * 11,
+            r"stay there\): class 'dog' has 1 with an empty split and needs 2 \(train, validation\)$",
+        ),
+        (["train"] * 11 + ["val"] + ["train"] * 11 + [None], r"stay there\): class 'dog' has none in `validation`$"),
+    ],
+)
+def test_too_few_open_rows_beside_those_that_say_train_are_said_before_any_file_is_read(
+    photos: Path, splits: list[str | None], message: str
+) -> None:
+    paths = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.jpg"))]
+    columns = {"path": paths, "label": [path.split("/")[0] for path in paths], "split": splits}
+    classes, files = find_listed(write_table(photos / "table.csv", columns))
+    with pytest.raises(InputError, match=message):
+        check_class_counts(classes, files, fractions=Recipe().split)
+
+
+def test_rows_that_say_train_stay_there_beside_test_rows_too(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 40, "b": 40})
+    paths = [f"{label}/{number:03d}.jpg" for label in "ab" for number in range(40)]
+    splits = ["train" if number < 30 else "test" if number < 33 else None for _ in "ab" for number in range(40)]
+    rows = index(write_table(tmp_path / "t.parquet", {"path": paths, "label": [p[0] for p in paths], "split": splits}))
+    found = {
+        split: {rows[path]["split"] for path, said in zip(paths, splits, strict=True) if said == split} for split in splits
+    }
+    assert found == {"train": {"train"}, "test": {"test"}, None: {"train", "validation"}}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -101,13 +101,14 @@ def test_it_is_used_after_the_data_set_was_removed_too(tmp_path: Path) -> None:
     assert source.find() == found
 
 
-@pytest.mark.parametrize("name", ["files.parquet", "written.json"])
+@pytest.mark.parametrize("name", ["files.parquet", "written.json", "train/000003.jpg", "test/000000.png"])
 def test_a_part_that_was_removed_is_written_again(data_dir: Path, tmp_path: Path, name: str) -> None:
     source = opened("drawn_animals", data_dir, tmp_path)
     found = source.find()
     (source.root / name).unlink()
     assert source.peek() is None
     assert source.find() == found
+    assert all((source.root / file.path).is_file() for file in found[1])
 
 
 def test_another_version_is_written_out_in_its_place(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.phases import fine_tune, make_deterministic, train_head
 from pipelines.training.trainer import Learner, Trainer
+from tests.small import small_lite0
 
-RECIPE = Recipe.model_validate({"image_size": 32, "batch_size": 8, "model": {"weights": "none"}})
+TINY: dict[str, Any] = {"image_size": 32, "batch_size": 8, "model": {"weights": "none"}}
 HEAD = HeadConfig(epochs=3, learning_rate=1e-2)
 FINE_TUNE = FineTuneConfig(epochs=3, layers=20, learning_rate=1e-3)
 SCRATCH = PhaseConfig(epochs=4, learning_rate=1e-2, plateau_patience=1, patience=4)
@@ -80,21 +81,24 @@ def _halve(path: Path, _: Any) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def run_head(home: Path, prepared: PreparedImages, folder: Path, death: Death | None) -> None:
-    """Trains a head with checkpoints in `folder` and writes its digest to `digest.json` there."""
+def run_phase(
+    home: Path,
+    prepared: PreparedImages,
+    head: TrainedModel | None,
+    folder: Path,
+    changes: Mapping[str, Any],
+    death: Death | None,
+) -> None:
+    """Trains a head, or goes on from one, on a small network with checkpoints in `folder`; writes `trained.json` there."""
     _start(death)
+    config = training_slice(Recipe.model_validate({**TINY, **changes}))
     checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
-    trained = train_head(home, prepared, config=training_slice(RECIPE), head=HEAD, checkpoints=checkpoints)
-    write_json(folder / "digest.json", trained.artifact.digest)
-
-
-def run_fine_tune(home: Path, prepared: PreparedImages, head: TrainedModel, folder: Path, death: Death | None) -> None:
-    """The same for phase 2."""
-    _start(death)
-    checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
-    config = training_slice(RECIPE)
-    trained = fine_tune(home, prepared, head, config=config, fine_tune=FINE_TUNE, checkpoints=checkpoints)
-    write_json(folder / "digest.json", trained.artifact.digest)
+    with small_lite0():
+        if head is None:
+            trained = train_head(home, prepared, config=config, head=HEAD, checkpoints=checkpoints)
+        else:
+            trained = fine_tune(home, prepared, head, config=config, fine_tune=FINE_TUNE, checkpoints=checkpoints)
+    write_json(folder / "trained.json", trained.model_dump(mode="json"))
 
 
 def run_scratch(folder: Path, death: Death | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.config import PhaseConfig
+from pipelines.data.batches import own_errors
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.training import loop
@@ -87,6 +89,31 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(value: float) ->
     images[BATCH] = value
     with pytest.raises(RunError, match=r"the loss became \w+ at step 2 of epoch 1 of phase `head`; lower `head.learning_rate`"):
         phase(images=images).run()
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_row_that_can_not_be_read_ends_the_run_in_our_words(part: str) -> None:
+    def damaged(*_: Any) -> Any:
+        raise RunError("shard\n1 is damaged (row 3); remove it and run again")
+
+    def with_damage(dataset: Any) -> Any:
+        def damage(images: Any, labels: Any) -> Any:
+            return tf.ensure_shape(tf.numpy_function(damaged, [images], tf.float32), images.shape), labels
+
+        return dataset.map(damage)
+
+    run = phase()
+    if part == "training":
+        run._data = replace(run._data, batches=lambda step: with_damage(batches_from(IMAGES, LABELS)(step)))
+    else:
+        run._data = replace(run._data, validation=with_damage(run._data.validation))
+    with pytest.raises(RunError, match=r"^shard\n1 is damaged \(row 3\); remove it and run again$"):
+        run.run()
+
+
+def test_other_errors_of_tensorflow_stay_as_they_are() -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError), own_errors():
+        tf.reshape(tf.zeros([3]), [2])
 
 
 def test_a_validation_that_is_no_number_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights
 from pipelines.training.phases import fine_tune, train_head
 from pipelines.training.state import load_weights, rebuild
+from tests.small import small_lite0
 from tests.sources.folders import write_learnable
 
 pytestmark = pytest.mark.slow
@@ -65,6 +67,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(folder / "home", write_learnable(folder / "photos", 60))
 
 
+@pytest.fixture(scope="module")
+def small_trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("small")
+    with small_lite0():
+        return Trained(folder / "home", write_learnable(folder / "photos", 20))
+
+
+@pytest.fixture
+def small(small_trained: Trained) -> Iterator[Trained]:
+    """On a network of few layers, for what does not depend on the network."""
+    with small_lite0():
+        yield small_trained
+
+
 def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> None:
     tuned = trained.fine_tune(FineTuneConfig(epochs=2, layers=20))
     for model in (trained.head, tuned):
@@ -77,12 +93,12 @@ def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> Non
     assert (tuned.val_accuracy, tuned.phase, tuned.epoch) == (best["val_accuracy"], best["phase"], best["epoch"])
 
 
-def test_mixed_images_train_too_and_validation_is_measured_as_ever(trained: Trained) -> None:
-    mixed = trained.train_head(HeadConfig(epochs=2, learning_rate=1e-2), augment={"mixup": 0.2, "cutmix": 1.0})
-    accuracy, loss = trained.validation_figures(mixed)
+def test_mixed_images_train_too_and_validation_is_measured_as_ever(small: Trained) -> None:
+    mixed = small.train_head(HeadConfig(epochs=2, learning_rate=1e-2), augment={"mixup": 0.2, "cutmix": 1.0})
+    accuracy, loss = small.validation_figures(mixed)
     assert mixed.val_accuracy == pytest.approx(accuracy)
     assert mixed.val_loss == pytest.approx(loss, rel=1e-3)
-    assert mixed.artifact.digest != trained.train_head(HeadConfig(epochs=2, learning_rate=1e-2)).artifact.digest
+    assert mixed.artifact.digest != small.train_head(HeadConfig(epochs=2, learning_rate=1e-2)).artifact.digest
 
 
 def test_phase_2_can_not_make_the_result_worse(trained: Trained) -> None:
@@ -114,16 +130,16 @@ def test_each_phase_moves_what_it_may_and_no_batch_normalization(trained: Traine
     assert moved == (top - normalizations) | outside
 
 
-def test_augmentation_layers_in_the_model_train_and_are_gone_afterwards(trained: Trained) -> None:
+def test_augmentation_layers_in_the_model_train_and_are_gone_afterwards(small: Trained) -> None:
     where = {"where": "model", "brightness": 0.5, "erasing": 1.0}
     settings = HeadConfig(epochs=1, learning_rate=1e-2)
-    inside, again = (trained.train_head(settings, augment=where) for _ in range(2))
-    plain = trained.train_head(settings, augment={"where": "none"})
+    inside, again = (small.train_head(settings, augment=where) for _ in range(2))
+    plain = small.train_head(settings, augment={"where": "none"})
     assert inside.artifact.digest == again.artifact.digest != plain.artifact.digest
-    (row,), (plain_row,) = (read_history(trained.home, model) for model in (inside, plain))
+    (row,), (plain_row,) = (read_history(small.home, model) for model in (inside, plain))
     assert row["loss"] != plain_row["loss"]
-    assert trained.weights(inside).keys() == trained.weights(plain).keys()  # the classifier's, no others
-    accuracy, loss = trained.validation_figures(inside)
+    assert small.weights(inside).keys() == small.weights(plain).keys()  # the classifier's, no others
+    accuracy, loss = small.validation_figures(inside)
     assert (inside.val_accuracy, inside.val_loss) == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-3))
 
 
@@ -132,14 +148,14 @@ def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
     assert tuned.model_copy(update={"artifact": trained.head.artifact}) == trained.head
 
 
-def test_the_same_inputs_give_the_same_artifact_and_another_seed_another(trained: Trained) -> None:
-    assert trained.train_head(HEAD).artifact.digest == trained.head.artifact.digest
-    assert trained.train_head(HEAD, seed=2).artifact.digest != trained.head.artifact.digest
+def test_the_same_inputs_give_the_same_artifact_and_another_seed_another(small: Trained) -> None:
+    assert small.train_head(HEAD).artifact.digest == small.head.artifact.digest
+    assert small.train_head(HEAD, seed=2).artifact.digest != small.head.artifact.digest
 
 
-def test_a_batch_larger_than_the_training_split_is_refused(trained: Trained) -> None:
+def test_a_batch_larger_than_the_training_split_is_refused(small: Trained) -> None:
     with pytest.raises(InputError, match=r"`batch_size` .* larger than the training split of \d+ images; received 256"):
-        trained.train_head(HeadConfig(epochs=1), batch_size=256)
+        small.train_head(HeadConfig(epochs=1), batch_size=256)
 
 
 def test_weights_of_another_architecture_are_refused(trained: Trained) -> None:

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.config import StoreConfig
+from pipelines.config import Recipe, StoreConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.data.prepare import prepare
-from pipelines.slices import ingest_slice, training_slice
+from pipelines.slices import ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import read_json
-from pipelines.training.phases import train_head
 from tests.sources.folders import write_learnable
 from tests.training import resumable
-from tests.training.resumable import EVERY_STEPS, HEAD, RECIPE, SCRATCH, STEPS_PER_EPOCH, Death
+from tests.training.resumable import EVERY_STEPS, HEAD, SCRATCH, STEPS_PER_EPOCH, TINY, Death
 
 pytestmark = pytest.mark.slow
 TOTAL_STEPS = SCRATCH.epochs * STEPS_PER_EPOCH
-RANDOM_STEPS = sorted(random.Random(7).sample(range(1, TOTAL_STEPS + 1), 5))
-IN_A_WRITE = [Death(place, count) for place in ("half written", "written", "renamed") for count in (1, 2, 6)]
+PHASE_STEPS = 12  # of the real phases
+RANDOM_STEPS = sorted(random.Random(7).sample(range(1, TOTAL_STEPS + 1), 4))
+IN_A_WRITE = [Death(place, count) for place in ("half written", "written", "renamed") for count in (1, 6)]
 
 
 class Processes:
@@ -95,33 +95,42 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before(processes: Processe
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedImages]:
-    folder = tmp_path_factory.mktemp("resume")
-    home, source = folder / "home", write_learnable(folder / "photos", 40)
-    index = ingest(home, source, scan_source(home, source), config=ingest_slice(RECIPE, dataset="d"))
+    folder, recipe = tmp_path_factory.mktemp("resume"), Recipe.model_validate(TINY)
+    home, source = folder / "home", write_learnable(folder / "photos", 20)
+    index = ingest(home, source, scan_source(home, source), config=ingest_slice(recipe, dataset="d"))
+    assert index.examples["train"] == 8 * PHASE_STEPS // HEAD.epochs
     return home, prepare(home, source, index, image_size=32, resize="stretch", store=StoreConfig())
 
 
-@pytest.fixture(scope="module")
-def head(prepared: tuple[Path, PreparedImages]) -> TrainedModel:
-    return train_head(*prepared, config=training_slice(RECIPE), head=HEAD)
+def draw_death(randomness: random.Random) -> Death:
+    place = randomness.choice(["step", "half written", "written"])
+    return Death(place, randomness.randint(1, PHASE_STEPS // (1 if place == "step" else EVERY_STEPS)))
 
 
-@pytest.mark.parametrize("death", [Death("step", 6), Death("half written", 3)], ids=str)
-def test_the_head_gives_the_same_artifact(
-    death: Death, processes: Processes, prepared: tuple[Path, PreparedImages], head: TrainedModel, tmp_path: Path
+RANDOM_DEATHS = [(draw_death(randomness), draw_death(randomness)) for randomness in map(random.Random, range(3))]
+VARIANTS = [
+    {},
+    {"augment": {"where": "model"}},
+    {"augment": {"mixup": 0.4, "cutmix": 1.0}, "sampling": "balanced"},
+]
+
+
+@pytest.mark.parametrize(("changes", "deaths"), list(zip(VARIANTS, RANDOM_DEATHS, strict=True)), ids=str)
+def test_both_phases_give_the_same_artifacts(
+    changes: dict[str, Any],
+    deaths: tuple[Death, Death],
+    processes: Processes,
+    prepared: tuple[Path, PreparedImages],
+    tmp_path: Path,
 ) -> None:
-    assert processes.run(resumable.run_head, *prepared, tmp_path, death) == -signal.SIGKILL
-    assert processes.run(resumable.run_head, *prepared, tmp_path, None) == 0
-    assert read_json(tmp_path / "digest.json") == head.artifact.digest
-
-
-def test_fine_tuning_gives_the_same_artifact(
-    processes: Processes, prepared: tuple[Path, PreparedImages], head: TrainedModel, tmp_path: Path
-) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    whole.mkdir(), killed.mkdir()
-    assert processes.run(resumable.run_fine_tune, *prepared, head, whole, None) == 0
-    for death in (Death("step", 5), Death("written", 2)):
-        assert processes.run(resumable.run_fine_tune, *prepared, head, killed, death) == -signal.SIGKILL
-    assert processes.run(resumable.run_fine_tune, *prepared, head, killed, None) == 0
-    assert read_json(killed / "digest.json") == read_json(whole / "digest.json")
+    head: TrainedModel | None = None
+    for phase, death in zip(("head", "fine_tune"), deaths, strict=True):
+        whole, killed = tmp_path / phase / "whole", tmp_path / phase / "killed"
+        whole.mkdir(parents=True), killed.mkdir()
+        assert processes.run(resumable.run_phase, *prepared, head, whole, changes, None) == 0
+        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, death) == -signal.SIGKILL
+        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, None) == 0
+        trained, resumed = (TrainedModel.model_validate(read_json(folder / "trained.json")) for folder in (whole, killed))
+        assert resumed == trained, (phase, death)
+        assert trained.phase == phase, "the kept weights are those of the phase before: nothing was compared"
+        head = trained
