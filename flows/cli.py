@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home, find_source
-from flows.surroundings import configure, start_prefect, stderr_to_log
+from flows.surroundings import configure, import_ahead, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.run_folder import CONFIG
@@ -188,6 +188,7 @@ def run_train(
     with stderr_to_log(home / "logs", verbose=verbose):
         if not console.is_terminal:
             say(console, "starting Prefect")
+        import_ahead(home)
         with console.status("starting Prefect"):
             from flows.train import train_model
             from pipelines.sources.summary import find_conflicts

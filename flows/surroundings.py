@@ -6,9 +6,11 @@ go there; without one Prefect starts a temporary server, whose SQLite database t
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -71,6 +73,18 @@ def start_prefect() -> None:
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def import_ahead(home: Path) -> None:
+    """Imports what the stages need in a thread of its own, while Prefect's server starts in a process of its own.
+
+    Not where records lie in the home: the run may then be all cache hits, which need none of it.
+    """
+    if (home / "records").exists():
+        return
+    modules = ("data.prepare", "training.embed", "training.phases", "evaluation.evaluate", "export.export")
+    names = [f"pipelines.{module}" for module in modules]
+    threading.Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports").start()
 
 
 @contextmanager
