@@ -1,7 +1,8 @@
 """imagemill against the usual recipe on the same photos: accuracy on validation, and seconds from start to model.
 
 Each runs as a process of its own, one after the other, on the same split: the sticky hash split of imagemill, laid out
-as folders.
+as folders, without every hundredth training image. These are added then, and imagemill trains again. Besides, the bound:
+one forward pass of all images through the backbone.
 
     python -m benchmarks.two_phase ../shared/data/cats-dogs.tar --json benchmarks/results/two_phase.json
 """
@@ -10,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.results import write_results
 from benchmarks.source import unpack_classes
@@ -24,7 +28,10 @@ COMMAND = Path(sys.executable).with_name("imagemill")
 
 
 def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
-    """Unpacks class folders and links their images into train/ and validation/ by the split that imagemill draws."""
+    """Unpacks class folders and links their images into train/ and validation/ by the split that imagemill draws.
+
+    Every hundredth training image goes to a folder `later` beside the split.
+    """
     from pipelines.config import Recipe, SplitConfig
     from pipelines.slices import ingest_slice
     from pipelines.sources.ingest import ingest
@@ -36,36 +43,75 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0, seed=seed))
     home = folder / "home of the split"
     index = ingest(home, root, scan_source(home, root), config=ingest_slice(recipe, dataset="benchmark"))
-    for row in read_index(artifact_path(home, index.artifact) / "index.parquet"):
-        if row["status"] == "ok":
-            link = folder / "split" / row["split"] / row["path"]
+    rows = [row for row in read_index(artifact_path(home, index.artifact) / "index.parquet") if row["status"] == "ok"]
+    for split in ("train", "validation"):
+        for number, row in enumerate(row for row in rows if row["split"] == split):
+            late = split == "train" and number % 100 == 50
+            link = folder / ("later" if late else "split") / split / row["path"]
             link.parent.mkdir(parents=True, exist_ok=True)
             link.hardlink_to(root / row["path"])
     return folder / "split"
 
 
 def run_ours(split: Path, home: Path, *, size: int, seed: int, settings: list[str]) -> dict[str, float]:
-    """One `imagemill train` in a new home, then the same again, fully cached."""
-    out = home / "run"
-    command = [COMMAND, "train", split, "--home", home / "home", "--out", out, "--set", f"image_size={size}"]
+    """One `imagemill train` in a new home, the same again, fully cached, and once more with 1% of new images."""
+    out, photos = home / "run", home / "photos"
+    shutil.copytree(split, photos, copy_function=os.link)
+    command = [COMMAND, "train", photos, "--home", home / "home", "--out", out, "--set", f"image_size={size}"]
     command += ["--set", f"seed={seed}", *(part for setting in settings for part in ("--set", setting))]
-    started = time.monotonic()
-    subprocess.run([str(part) for part in command], check=True)
-    seconds = time.monotonic() - started
+    seconds = time_command(command)
     metrics = json.loads((out / "metrics.json").read_text())
     timings = json.loads((out / "timings.json").read_text())
-    started = time.monotonic()
-    subprocess.run([str(part) for part in command], check=True)
-    cached_seconds = time.monotonic() - started
+    cached_seconds = time_command(command)
     cached = json.loads((out / "timings.json").read_text())
     assert all(stage["cache"] == "hit" for name, stage in cached["stages"].items() if name != "scan"), cached
+    shutil.copytree(split.parent / "later", photos, copy_function=os.link, dirs_exist_ok=True)
+    retrain_seconds = time_command(command)
     return {
+        "retrain_ratio": seconds / retrain_seconds,
+        "seconds_retrain": retrain_seconds,
         "accuracy_ours": metrics["accuracy"],
+        "images": timings["images"],
         "seconds_ours": seconds,
         **{f"seconds_{name}": stage["seconds"] for name, stage in timings["stages"].items()},
         "seconds_cached": cached_seconds,
         "seconds_cached_stages": sum(stage["seconds"] for stage in cached["stages"].values()),
     }
+
+
+def time_command(command: list[Any]) -> float:
+    """Seconds that a command takes."""
+    started = time.monotonic()
+    subprocess.run([str(part) for part in command], check=True)
+    return time.monotonic() - started
+
+
+def measure_bound(*, images: int, size: int) -> float:
+    """Seconds of one forward pass of so many images through the default backbone, in this process; building it not counted."""
+    from pipelines.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    import numpy as np
+    import tensorflow as tf
+
+    from pipelines.data.batches import EVALUATION_BATCH_SIZE
+    from pipelines.models.lite0 import build_lite0
+
+    backbone = build_lite0(image_size=size, weights="imagenet")
+    forward = tf.function(lambda pixels: backbone(pixels, training=False), jit_compile=False)
+    pixels = tf.constant(np.random.default_rng(0).normal(size=(EVALUATION_BATCH_SIZE, size, size, 3)), tf.float32)
+    forward(pixels)
+    started = time.monotonic()
+    for _ in range(0, images, EVALUATION_BATCH_SIZE):
+        forward(pixels)
+    return time.monotonic() - started
+
+
+def ask_bound(*, images: int, size: int) -> float:
+    """`measure_bound` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.two_phase", "-", "--size", str(size), "--bound", str(images)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 def run_usual(split: Path, folder: Path, *, size: int, seed: int) -> dict[str, float]:
@@ -87,7 +133,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["ours", "usual"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe value for ours")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--bound", type=int, metavar="IMAGES", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.bound:
+        print(measure_bound(images=arguments.bound, size=arguments.size))
+        return
     runs: list[dict[str, float]] = []
     for repeat in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -96,6 +146,10 @@ def main() -> None:
             options = {"size": arguments.size, "seed": arguments.seed + repeat}
             if arguments.only != "usual":
                 figures |= run_ours(split, Path(folder), settings=arguments.set, **options)
+                bound = ask_bound(images=round(figures["images"]), size=arguments.size)
+                phase_1 = figures["seconds_embed"] + figures["seconds_head"]
+                figures |= {"seconds_bound": bound, "total_over_bound": figures["seconds_ours"] / bound}
+                figures |= {"phase_1_over_bound": phase_1 / bound}
             if arguments.only != "ours":
                 figures |= run_usual(split, Path(folder), **options)
             if arguments.only is None:
