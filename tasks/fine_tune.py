@@ -18,9 +18,9 @@ from tasks.progress import reporter
     result_serializer=DescriptorSerializer(),
 )
 def fine_tune_task(
-    place: Place, prepared: PreparedImages, head_model: TrainedModel, config: TrainingConfig, settings: FineTuneConfig
+    place: Place, prepared: PreparedImages, head_model: TrainedModel | None, config: TrainingConfig, settings: FineTuneConfig
 ) -> TrainedModel:
-    """Goes on from the head's best weights."""
+    """Goes on from the head's best weights, or begins where there is no head phase."""
     from pipelines.training.phases import fine_tune
 
     inputs = {"prepared": prepared, "head_model": head_model, "config": config, "settings": settings}

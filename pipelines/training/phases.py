@@ -1,4 +1,7 @@
-"""The two phases: the head on a frozen backbone, then the top of the backbone too, with the best weights kept across both."""
+"""The two phases: the head on a frozen backbone, then the top of the backbone too, with the best weights kept across both.
+
+A from-scratch model has the second phase alone, in which all of it learns.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,7 @@ def train_head(
         WeightsUnavailableError: pretrained weights can't be had.
         RunError: the loss diverged.
     """
-    data = _read_data(home, prepared)
-    if config.batch_size > len(data.train):
-        raise InputError(
-            f"`batch_size` must not be larger than the training split of {len(data.train)} images;"
-            f" received {config.batch_size}: lower it, such as by --set batch_size=8"
-        )
+    data = _read_data(home, prepared, batch_size=config.batch_size)
     model = _build(prepared, config)
     set_trainable_head(model)
     batches, trained = _phase_data(data, config, first_epoch=0), with_augmentation(model, config.augment, seed=config.seed)
@@ -75,35 +73,40 @@ def train_head(
 def fine_tune(
     home: Path,
     prepared: PreparedImages,
-    head_model: TrainedModel,
+    head_model: TrainedModel | None,
     *,
     config: TrainingConfig,
     fine_tune: FineTuneConfig,
     checkpoints: Checkpoints | None = None,
     report: Report = ignore_progress,
 ) -> TrainedModel:
-    """Phase 2: goes on from the head's best weights with the top layers learning too.
+    """Phase 2: goes on from the head's best weights with the top layers learning too; without a head, from the beginning.
 
     The head's best weights stay the ones to beat: the result is never worse on validation.
 
     Raises:
+        InputError: the batch is larger than the training split.
+        WeightsUnavailableError: weights to begin with can't be had.
         RunError: the loss diverged.
     """
-    model = _build(prepared, config, weights_follow=True)
-    load_weights(home, head_model, model)
-    earlier_epochs = read_history(home, head_model)
-    best = BestWeights(
-        phase=head_model.phase,
-        epoch=head_model.epoch,
-        val_accuracy=head_model.val_accuracy,
-        val_loss=head_model.val_loss,
-        weights=model.get_weights(),
-    )
+    model = _build(prepared, config, weights_follow=head_model is not None)
+    best, earlier_epochs = BestWeights(), []
+    if head_model is not None:
+        load_weights(home, head_model, model)
+        earlier_epochs = read_history(home, head_model)
+        best = BestWeights(
+            phase=head_model.phase,
+            epoch=head_model.epoch,
+            val_accuracy=head_model.val_accuracy,
+            val_loss=head_model.val_loss,
+            weights=model.get_weights(),
+        )
     if not fine_tune.epochs:
         return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
     set_trainable_top(model, layers=fine_tune.layers)
     first_epoch = len(earlier_epochs)
-    batches = _phase_data(_read_data(home, prepared), config, first_epoch=first_epoch)
+    data = _read_data(home, prepared, batch_size=config.batch_size)
+    batches = _phase_data(data, config, first_epoch=first_epoch)
     trained = with_augmentation(model, config.augment, seed=config.seed + len(Stream) * first_epoch)
     run = PhaseRun(
         trained, model, batches, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
@@ -125,8 +128,13 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _read_data(home: Path, prepared: PreparedImages) -> TrainingData:
+def _read_data(home: Path, prepared: PreparedImages, *, batch_size: int) -> TrainingData:
     train, train_reader = read_examples(home, prepared, "train")
+    if batch_size > len(train):
+        raise InputError(
+            f"`batch_size` must not be larger than the training split of {len(train)} images;"
+            f" received {batch_size}: lower it, such as by --set batch_size=8"
+        )
     validation, validation_reader = read_examples(home, prepared, "validation")
     ids = image_ids(train.table["sha256"])
     return TrainingData(train_reader, train.labels, ids, validation_reader, validation.labels, len(prepared.classes))
