@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipelines.augment.layers import with_augmentation
 from pipelines.augment.philox import DrawKey, image_ids
@@ -53,6 +56,15 @@ class Profile:
 def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFile]:
     """`SAMPLE` files (a batch where that is more, all where there are fewer), the same ones each time."""
     return random.Random(1).sample(files, min(len(files), max(SAMPLE, batch_size)))
+
+
+def median_side(root: Path, files: Sequence[FoundFile]) -> int | None:
+    """The longest side of the median image in px, by the headers alone; None where no file has one."""
+    sides = []
+    for file in files:
+        with suppress(OSError), Image.open(root / file.path) as image:
+            sides.append(max(image.size))
+    return statistics.median_low(sides) if sides else None
 
 
 def measure_source(
@@ -189,7 +201,7 @@ def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
 
 
 def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[str, float | None]) -> None:
-    """Trains both phases for a few seconds; the second is left out where it has no epochs."""
+    """Trains both phases for a few seconds; one that has no epochs is left out."""
     random_weights = recipe.model.model_copy(update={"weights": "none"})
     classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
     model, batches = with_augmentation(classifier, recipe.augment, seed=recipe.seed), iter(dataset)
@@ -198,9 +210,10 @@ def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[
         trainer = Trainer(model, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
         return _measure_steps(trainer.step, batches)
 
-    set_trainable_head(classifier)
-    rates["head_step"], rates["head_wait"] = measure(recipe.head)
-    rates["fine_tune_step"] = rates["fine_tune_wait"] = None
+    rates |= dict.fromkeys(("head_step", "head_wait", "fine_tune_step", "fine_tune_wait"))
+    if recipe.head.epochs:
+        set_trainable_head(classifier)
+        rates["head_step"], rates["head_wait"] = measure(recipe.head)
     if recipe.fine_tune.epochs:
         set_trainable_top(classifier, layers=recipe.fine_tune.layers)
         rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune)
