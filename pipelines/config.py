@@ -276,10 +276,10 @@ class Recipe(Section):
     def _fill_from_scratch(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        said = {
+        written = {
             key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value for key, value in data.items()
         }
-        return fill_from_scratch(said)
+        return fill_from_scratch(written)
 
     @model_validator(mode="after")
     def _train_in_phases_that_the_model_has(self) -> Self:
@@ -293,8 +293,3 @@ class Recipe(Section):
         if not self.model.from_scratch and not head:
             raise ValueError(f"`head.epochs` must be at least 1 for {name}, whose head must learn first; received 0")
         return self
-
-
-def _as_written(value: Any) -> Any:
-    """A section as the mapping of what was set in it."""
-    return value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
