@@ -139,7 +139,7 @@ def describe(
         typer.Argument(help="A run folder, a recipe in YAML, or the name of a backbone.", show_default="the default recipe"),
     ] = None,
     set_: Set = None,
-    classes: Annotated[int, typer.Option(min=2, help="How many classes the model of a recipe tells apart.")] = 10,
+    classes: Annotated[int, typer.Option(help="How many classes the model of a recipe tells apart.")] = 10,
     json_: Annotated[Path | None, typer.Option("--json", help="File for the same numbers.", show_default=False)] = None,
     verbose: Verbose = False,
 ) -> None:

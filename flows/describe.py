@@ -38,6 +38,8 @@ def describe(what: str | None, overrides: list[str], *, classes: int, json_file:
     """
     if json_file is not None and json_file.is_dir():
         raise InputError(f"`--json` must be a file to write; {str(json_file)!r} is a folder")
+    if classes < 2:
+        raise InputError(f"`--classes` must be at least 2; received {classes}")
     if what is not None and Path(what).is_dir():
         if overrides:
             raise InputError(f"`--set` changes a recipe; {what!r} is a run folder, whose model is finished")

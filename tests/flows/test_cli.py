@@ -76,7 +76,7 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["describe", "{tmp}/empty"], "`MODEL` must be a run folder with model.keras"),
         (["describe", "{tmp}/empty", "--set", "seed=2"], "`--set` changes a recipe; .* is a run folder"),
         (["describe", "Xception", "--set", "image_size=64"], "at least 71 for Xception; received 64"),
-        (["describe", "--classes", "1"], "1 is not in the range"),
+        (["describe", "--classes", "1"], "`--classes` must be at least 2; received 1"),
         (["describe", "--json", "{tmp}/empty"], "`--json` must be a file to write"),
         (["predict", "{tmp}/missing", "{photos}", "--out", "{tmp}/p.parquet"], "`MODEL` must be a run folder"),
         (["predict", "{tmp}", "{tmp}/missing", "--out", "{tmp}/p.parquet"], "`IMAGES` must be an image or a folder"),
