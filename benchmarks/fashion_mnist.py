@@ -2,7 +2,7 @@
 
 apt-get install dataset-fashion-mnist
 python -m benchmarks.fashion_mnist fashion
-imagemill train fashion --set image_size=32 --set model.weights=none
+imagemill train fashion     # small images: a small CNN from scratch
 """
 
 from __future__ import annotations

@@ -133,6 +133,24 @@ def profile(
 
 
 @app.command()
+def describe(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A run folder, a recipe in YAML, or the name of a backbone.", show_default="the default recipe"),
+    ] = None,
+    set_: Set = None,
+    classes: Annotated[int, typer.Option(help="How many classes the model of a recipe tells apart.")] = 10,
+    json_: Annotated[Path | None, typer.Option("--json", help="File for the same numbers.", show_default=False)] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show a model layer by layer: shapes, parameters, multiply-adds, receptive field."""
+    from flows.describe import describe as describe_model
+
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        describe_model(model, set_ or [], classes=classes, json_file=json_, console=Console())
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
     source: Source,

@@ -56,6 +56,10 @@ class LiveDisplay:
         self._progress.update(line, completed=total, total=total, rate="cached" if hit else "")
         self._progress.stop_task(line)
 
+    def noted(self, line: str) -> None:
+        """Prints the line above the bars."""
+        say(self._progress.console, line)
+
     def line(self, stage: str) -> TaskID:
         """The line of a stage."""
         if stage not in self._lines:
@@ -81,6 +85,10 @@ class PlainDisplay:
     def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
         """Prints the stage with its time."""
         say(self._console, f"{stage}: {'cached' if hit else f'done in {seconds:.1f} s'}")
+
+    def noted(self, line: str) -> None:
+        """Prints the line."""
+        say(self._console, line)
 
 
 @contextmanager

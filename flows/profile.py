@@ -14,6 +14,7 @@ from flows.request import check_batch_size, check_model
 from pipelines.bottleneck import Rates, judge
 from pipelines.config import Recipe
 from pipelines.errors import InputError
+from pipelines.recipes import suit_recipe
 from pipelines.sources.source import Source
 from pipelines.store.artifacts import file_in_place, write_json
 from tasks.progress import reporter
@@ -53,9 +54,13 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
     check_model(recipe)
     classes, files = source.find()
     check_batch_size(recipe, len(files))
-    from pipelines.profile import draw_sample, measure_source
+    from pipelines.profile import draw_sample, measure_source, median_side
 
     sample = draw_sample(files, batch_size=recipe.batch_size)
+    if side_px := median_side(source.root, sample):
+        recipe, choice = suit_recipe(recipe, side_px=side_px, train_images=round(len(files) * recipe.split.train))
+        if choice:
+            say(console, choice)
     with display_stages(console):
         profile = measure_source(source.root, sample, classes, recipe, images=len(files), report=reporter("profile"))
     rates, left_out = profile.rates, f", {profile.bad_files} unreadable" if profile.bad_files else ""

@@ -7,12 +7,13 @@ twice. Works with the configured Prefect server, or with Prefect's own temporary
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, flow
+from prefect import Task, flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.request import (
@@ -26,9 +27,12 @@ from flows.request import (
 from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
-from pipelines.run_folder import RunResults, write_run_folder
+from pipelines.recipes import suit_recipe
+from pipelines.run_folder import INDEX, RunResults, write_run_folder
 from pipelines.slices import embed_slice, ingest_slice, training_slice
 from pipelines.sources.source import TFDS_PREFIX, Source
+from pipelines.store.artifacts import artifact_path
+from pipelines.store.index import read_usable
 from pipelines.store.shards import forget_intact
 from tasks.embed import embed_task
 from tasks.evaluate import evaluate_task
@@ -78,17 +82,19 @@ def train_model(
     place = Place(absolute_home, opened.root, recipe.checkpoint_every_steps)
     check_request(opened, recipe, home=absolute_home, out=Path(out) if out else None)
     dataset = dataset_name(opened, recipe)
-    recipe = complete_recipe(recipe, dataset=dataset)
     stages = Stages(place)
     with use_home(place.home):
         if verify:
             forget_intact(place.home)
         listing = stages.scan(opened, verify=verify)
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
+        recipe = complete_recipe(_suit_to_images(recipe, index, home=place.home), dataset=dataset)
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
         embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
-        head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
+        head = None
+        if recipe.head.epochs:
+            head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
         trained = stages.run(
             fine_tune_task,
             prepared=prepared,
@@ -106,6 +112,17 @@ def train_model(
     folder = Path(out or make_default_run_folder(dataset)).absolute()
     write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings))
     return str(folder)
+
+
+def _suit_to_images(recipe: Recipe, index: ImageIndex, *, home: Path) -> Recipe:
+    """The recipe with what it leaves open chosen by the images, which is said in one line."""
+    images = read_usable(artifact_path(home, index.artifact) / INDEX, ["width", "height"])
+    side_px = statistics.median_low(map(max, images["width"].to_pylist(), images["height"].to_pylist()))
+    recipe, choice = suit_recipe(recipe, side_px=side_px, train_images=index.examples["train"])
+    if choice is not None:
+        current_listener().noted(choice)
+        get_run_logger().info(choice)
+    return recipe
 
 
 class Stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -35,8 +36,8 @@ class Rates:
     input: float
     embed: float | None
     views: int
-    head_step: float
-    head_wait: float
+    head_step: float | None
+    head_wait: float | None
     fine_tune_step: float | None
     fine_tune_wait: float | None
 
@@ -47,9 +48,9 @@ def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
     Reading, examining and decoding count once per image, embedding once per view, steps and waiting once per epoch.
     """
     seconds = {name: 1 / getattr(rates, name) for name in ("read", "examine", "decode")}
-    head, fine_tune = head_epochs / rates.head_step, fine_tune_epochs / (rates.fine_tune_step or float("inf"))
+    head, fine_tune = head_epochs / (rates.head_step or math.inf), fine_tune_epochs / (rates.fine_tune_step or math.inf)
     seconds |= {"head": head, "fine_tune": fine_tune, "embed": rates.views / rates.embed if rates.embed else 0.0}
-    seconds["input"] = head * _waited(rates.head_wait) + fine_tune * _waited(rates.fine_tune_wait or 0)
+    seconds["input"] = head * _waited(rates.head_wait or 0) + fine_tune * _waited(rates.fine_tune_wait or 0)
     bound = max(seconds, key=lambda name: seconds[name])
     once = "once per image, and later runs take it from the home"
     match bound:
@@ -66,7 +67,7 @@ def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
             )
         case "input":
             return f"the input bounds the run: {rates.input:,.0f} images/s, and {_shares(rates)}; {_advise_on_input(rates)}"
-    step, name = (rates.head_step, "head") if bound == "head" else (rates.fine_tune_step or 0, "fine-tune")
+    step, name = (rates.head_step or 0, "head") if bound == "head" else (rates.fine_tune_step or 0, "fine-tune")
     fewer = "fewer `fine_tune.layers`, " if bound == "fine_tune" else ""
     return (
         f"the {name} step bounds the run: {step:,.0f} images/s while input gives {rates.input:,.0f};"
@@ -80,10 +81,9 @@ def _waited(share: float) -> float:
 
 
 def _shares(rates: Rates) -> str:
-    shares = [f"a head step waits for it {rates.head_wait:.0%} of the time"]
-    if rates.fine_tune_wait is not None:
-        shares.append(f"a fine-tune step {rates.fine_tune_wait:.0%}")
-    return ", ".join(shares)
+    waits = {"head": rates.head_wait, "fine-tune": rates.fine_tune_wait}
+    shares = [f"{wait:.0%} of a {name} step" for name, wait in waits.items() if wait is not None]
+    return f"waiting for it takes {', '.join(shares)}"
 
 
 def _advise_on_input(rates: Rates) -> str:

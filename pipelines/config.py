@@ -6,9 +6,12 @@ just the stages that depend on it.
 
 from __future__ import annotations
 
-from typing import Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipelines.defaults import FROM_SCRATCH, fill_from_scratch
 
 BackboneName = Literal[
     "EfficientNetLite0",
@@ -28,9 +31,15 @@ BackboneName = Literal[
     "DenseNet121",
     "Xception",
     "ConvNeXtTiny",
+    "SmallCNN",
+    "SmallSeparableCNN",
 ]
 BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Depth = Annotated[int, Field(ge=1, le=32)]
 
 
 class Section(BaseModel):
@@ -162,12 +171,55 @@ class StoreConfig(Section):
     )
 
 
+class BlocksConfig(Section):
+    """The blocks of convolutions that a from-scratch model is made of, and what shrinks the image between them.
+
+    As in VGG: each block repeats convolutions of one width, and each is half as wide and high as the one before.
+    """
+
+    widths: tuple[Width, ...] = Field((32, 64, 128), min_length=1, max_length=6, description="filters in each block")
+    depths: tuple[Depth, ...] = Field((2, 2, 1), min_length=1, max_length=6, description="convolutions in each block")
+    pooling: Literal["max", "average", "stride"] = Field(
+        "max", description="between blocks; stride: a convolution of stride 2 instead (All-CNN, arXiv 1412.6806)"
+    )
+    dropout: float = Field(0.25, ge=0, lt=1, description="between blocks, after the pooling (Keras's CIFAR-10 example: .25)")
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Self:
+        if len(self.widths) != len(self.depths):
+            raise ValueError(
+                "`widths` and `depths` must name equally many blocks;"
+                f" received {len(self.widths)} widths and {len(self.depths)} depths"
+            )
+        return self
+
+
 class ModelConfig(Section):
-    """The backbone and the head that is put on it."""
+    """The backbone and the head that is put on it: global pooling, a hidden layer where there is one, dropout, logits.
+
+    With a from-scratch backbone other defaults hold: see `pipelines.defaults`.
+    """
 
     backbone: BackboneName = "EfficientNetLite0"
     weights: str = Field("imagenet", min_length=1, description="imagenet | none | path of a Keras weights file")
-    dropout: float = Field(0.3, ge=0, lt=1)
+    global_pooling: Literal["average", "max"] = Field("average", description="of the feature map (Keras's tutorials: average)")
+    hidden_units: int = Field(0, ge=0, le=65_536, description="of a ReLU layer before the last one; 0 leaves it out")
+    dropout: float = Field(0.3, ge=0, lt=1, description="before the last layer")
+    blocks: BlocksConfig = BlocksConfig()
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether there is nothing pretrained: all of the model learns, BatchNormalization too."""
+        return self.backbone in FROM_SCRATCH
+
+    @model_validator(mode="after")
+    def _suit_the_backbone(self) -> Self:
+        if self.from_scratch and self.weights == "imagenet":
+            raise ValueError(f"`weights` must be none or a file for {self.backbone}, which has no ImageNet weights")
+        if not self.from_scratch and self.blocks != BlocksConfig():
+            names = " or ".join(FROM_SCRATCH)
+            raise ValueError(f"`blocks` is for {names} alone; {self.backbone} has blocks of its own: set `backbone` too")
+        return self
 
 
 class CacheConfig(Section):
@@ -194,31 +246,35 @@ class PhaseConfig(Section):
 
 
 class HeadConfig(PhaseConfig):
-    """Phase 1: the head alone, on a frozen backbone. Adam 1e-3 is Keras's own default."""
-
-    epochs: int = Field(10, ge=1, le=10_000)
+    """Phase 1: the head alone, on a frozen backbone. Adam 1e-3 is Keras's own default. 0 epochs skip it."""
 
 
 class FineTuneConfig(PhaseConfig):
-    """Phase 2: the top `layers` layers of the backbone and the head, at a low rate. 0 epochs skip it."""
+    """Phase 2: the top `layers` layers of the backbone and the head, at a low rate. 0 epochs skip it.
+
+    The only phase of a from-scratch model.
+    """
 
     learning_rate: float = Field(1e-4, gt=0, le=10)
     layers: int | str = Field(
         20,
-        description="what of the backbone learns: so many of its last layers, all of them from a block on (such as block6a), or"
-        " all; BatchNorm never does",
+        description="what of the backbone learns: so many of its last layers, all from a block on (such as block6a), or all;"
+        " a pretrained one's BatchNorm never does",
     )
 
-    @field_validator("layers")
+    @field_validator("layers", mode="before")
     @classmethod
-    def _at_least_one(cls, layers: int | str) -> int | str:
-        if isinstance(layers, int) and layers < 1:
-            raise ValueError("must be at least 1, the name of a block, or all")
-        return layers
+    def _some_or_all(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | str) or value == "" or (isinstance(value, int) and value < 1):
+            raise ValueError(f"must be a number of layers, at least 1, the name of a block, or all; received {value!r}")
+        return value
 
 
 class Recipe(Section):
-    """One run, whole. `config.yaml` in a run folder is one of these with all defaults filled in."""
+    """One run, whole. `config.yaml` in a run folder is one of these with all defaults filled in.
+
+    The defaults below are those of transfer learning; a from-scratch `model.backbone` brings those of `pipelines.defaults`.
+    """
 
     name: str | None = Field(None, min_length=1, max_length=100, description="of the data set; default: the source's name")
     seed: int = Field(1, ge=0, lt=2**32)
@@ -250,4 +306,27 @@ class Recipe(Section):
     def _cacheable(self) -> Self:
         if self.cache.mode in ("activations", "features") and (reason := self.augment.uncacheable):
             raise ValueError(f"`cache.mode: {self.cache.mode}` can't be had with {reason}; use `cache.mode: auto` or `off`")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_scratch(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        written = {
+            key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value for key, value in data.items()
+        }
+        return fill_from_scratch(written)
+
+    @model_validator(mode="after")
+    def _train_in_phases_that_the_model_has(self) -> Self:
+        name, head = self.model.backbone, self.head.epochs
+        if self.model.from_scratch and head:
+            raise ValueError(
+                f"`head.epochs` must be 0 for {name}, all of which learns in phase 2 (`fine_tune`); received {head}"
+            )
+        if self.model.from_scratch and not self.fine_tune.epochs:
+            raise ValueError(f"`fine_tune.epochs` must be at least 1 for {name}, which learns in that phase alone; received 0")
+        if not self.model.from_scratch and not head:
+            raise ValueError(f"`head.epochs` must be at least 1 for {name}, whose head must learn first; received 0")
         return self

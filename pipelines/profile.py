@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
@@ -58,6 +61,15 @@ class Profile:
 def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFile]:
     """`SAMPLE` files (a batch where that is more, all where there are fewer), the same ones each time."""
     return random.Random(1).sample(files, min(len(files), max(SAMPLE, batch_size)))
+
+
+def median_side(root: Path, files: Sequence[FoundFile]) -> int | None:
+    """The longest side of the median image in px, by the headers alone; None where no file has one."""
+    sides = []
+    for file in files:
+        with suppress(OSError), Image.open(root / file.path) as image:
+            sides.append(max(image.size))
+    return statistics.median_low(sides) if sides else None
 
 
 def measure_source(
@@ -195,7 +207,7 @@ def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
 
 
 def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: Recipe, rates: dict[str, float | None]) -> None:
-    """Embeds the sample, where the recipe stores that, and trains both phases for a few seconds; phase 2 if it has epochs."""
+    """Embeds the sample, where the recipe stores that, and trains both phases for a few seconds, if they have epochs."""
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "none"})})
     embedded, rates["embed"] = _measure_embed(home, prepared, recipe)
     config = training_slice(recipe)
@@ -212,9 +224,10 @@ def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: 
         trainer = Trainer(learner, learning_rate=phase.learning_rate, element_spec=batches.element_spec)
         return _measure_steps(trainer.step, iter(batches))
 
-    set_trainable_head(classifier)
-    rates["head_step"], rates["head_wait"] = measure(recipe.head, embedded.features)
-    rates["fine_tune_step"] = rates["fine_tune_wait"] = None
+    rates |= dict.fromkeys(("head_step", "head_wait", "fine_tune_step", "fine_tune_wait"))
+    if recipe.head.epochs:
+        set_trainable_head(classifier)
+        rates["head_step"], rates["head_wait"] = measure(recipe.head, embedded.features)
     if recipe.fine_tune.epochs:
         set_trainable_top(classifier, layers=recipe.fine_tune.layers)
         rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune, embedded.activations)

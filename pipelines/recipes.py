@@ -1,4 +1,7 @@
-"""A recipe as a user writes it: a YAML file and `KEY=VALUE` pairs, checked against the schema. Imports no TensorFlow."""
+"""A recipe as a user writes it: a YAML file and `KEY=VALUE` pairs, checked against the schema. Imports no TensorFlow.
+
+Where it says nothing of how to train, that is chosen by the size of the images.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.config import BACKBONE_NAMES, Recipe, Section
+from pipelines.defaults import FROM_SCRATCH_DEFAULTS, merge
 from pipelines.errors import InputError
+
+SMALL_SIDE_PX = 48  # enlarging gains no detail, and EfficientNetLite0 at 160 px is 7 times the multiply-adds of SmallCNN at 32
+_SMALL_BACKBONE = "SmallCNN"
+_STEPS_PER_EPOCH = 16  # at least, as far as a batch of 8 allows: fewer would teach little
 
 
 def load_recipe(path: Path | None, overrides: list[str]) -> Recipe:
@@ -62,6 +70,46 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
         raise InputError(f"recipe: {problems}") from error
 
 
+def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Recipe, str | None]:
+    """Chooses how to train where the recipe does not say: small images from scratch, photos by transfer.
+
+    Args:
+        recipe: as it was written; every value that was set in it stays.
+        side_px: longest side of the median image.
+        train_images: images in the training split.
+
+    Returns:
+        The recipe, and what was chosen, why, and which keys would change it, in one line; None where nothing was.
+    """
+    if {"model", "head"} & recipe.model_fields_set:
+        return recipe, None
+    suited, how = recipe, "by transfer"
+    if side_px <= SMALL_SIDE_PX and not _means_transfer(recipe):
+        chosen = {
+            "model": {"backbone": _SMALL_BACKBONE},
+            "image_size": max(FROM_SCRATCH_DEFAULTS["image_size"], -(-side_px // 4) * 4),  # two poolings leave no rest
+            "batch_size": _batch_size(train_images),
+        }
+        written = recipe.model_dump(exclude_unset=True)
+        suited, how = parse_recipe(merge(merge(FROM_SCRATCH_DEFAULTS, chosen), written)), "from scratch"
+    return suited, (
+        f"images of {side_px} px (the median's longest side): {suited.model.backbone} {how} at {suited.image_size} px;"
+        " to choose yourself, set `model.backbone`, `image_size`, `fine_tune.epochs`"
+    )
+
+
+def _means_transfer(recipe: Recipe) -> bool:
+    """Whether something is set that a from-scratch model would make no sense of."""
+    enlarges = "image_size" in recipe.model_fields_set and recipe.image_size > SMALL_SIDE_PX
+    return enlarges or "layers" in recipe.fine_tune.model_fields_set or not recipe.fine_tune.epochs
+
+
+def _batch_size(train_images: int) -> int:
+    """The largest of 128, 64, 32, 16 and 8 that leaves enough steps in an epoch."""
+    sizes = [128 >> halvings for halvings in range(5)]
+    return next((size for size in sizes if train_images >= size * _STEPS_PER_EPOCH), sizes[-1])
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -87,14 +135,15 @@ def _set_dotted(data: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def _describe(details: Any) -> str:
     """One problem of pydantic's as one clause."""
-    location = [str(part) for part in details["loc"]]
-    key = ".".join(location) or "recipe"
+    key = ".".join(str(part) for part in details["loc"])
     received = details["input"]
     if details["type"] == "extra_forbidden":
         return f"unknown key `{key}`; did you mean `{_nearest_key(key)}`?"
     if key == "model.backbone":
         return f"unknown backbone {received!r}; choose one of: {', '.join(BACKBONE_NAMES)}"
     message = details["msg"].removeprefix("Value error, ")
+    if not key:  # about several sections, which it names itself
+        return str(message)
     shown = "" if details["type"] == "value_error" else f"; received {received!r}"
     return f"`{key}`: {message[0].lower()}{message[1:]}{shown}"
 

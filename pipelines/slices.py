@@ -41,14 +41,13 @@ class EmbedConfig:
     """What decides which activations are stored.
 
     `layers` are those that phase 2 trains, None without phase 2; `pays` says whether training has more epochs than there are
-    views, so that storing them saves anything.
+    views, so that storing them saves anything; of `model` only what makes the frozen part is left as it is.
     """
 
     seed: int
     augment: AugmentConfig
     cache: CacheConfig
-    backbone: str
-    weights: str
+    model: ModelConfig
     weights_sha256: str | None
     layers: int | str | None
     pays: bool
@@ -90,8 +89,7 @@ def embed_slice(recipe: Recipe) -> EmbedConfig:
         seed=recipe.seed,
         augment=recipe.augment,
         cache=recipe.cache,
-        backbone=recipe.model.backbone,
-        weights=recipe.model.weights,
+        model=recipe.model.model_copy(update={"hidden_units": 0, "dropout": 0.0}),
         weights_sha256=_weights_digest(recipe.model),
         layers=recipe.fine_tune.layers if recipe.fine_tune.epochs else None,
         pays=recipe.head.epochs + recipe.fine_tune.epochs > recipe.cache.views,

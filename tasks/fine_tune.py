@@ -20,12 +20,12 @@ from tasks.progress import reporter
 def fine_tune_task(
     place: Place,
     prepared: PreparedImages,
-    head_model: TrainedModel,
+    head_model: TrainedModel | None,
     activations: StoredActivations | None,
     config: TrainingConfig,
     settings: FineTuneConfig,
 ) -> TrainedModel:
-    """Goes on from the head's best weights."""
+    """Goes on from the head's best weights, or begins where there is no head phase."""
     from pipelines.training.phases import fine_tune
 
     inputs = {

@@ -22,6 +22,9 @@ class Listener(Protocol):
     def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
         """A stage ended well; `hit` says that its result was there already."""
 
+    def noted(self, line: str) -> None:
+        """Something about the whole run that is worth a line."""
+
 
 class Silent:
     """A listener that does nothing."""
@@ -33,6 +36,9 @@ class Silent:
         """Ignored."""
 
     def finished(self, stage: str, *, seconds: float, hit: bool) -> None:
+        """Ignored."""
+
+    def noted(self, line: str) -> None:
         """Ignored."""
 
 

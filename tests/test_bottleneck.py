@@ -39,13 +39,13 @@ USUAL = Rates(
         (
             {"input": 60, "warp": 40, "head_wait": 0.6, "fine_tune_wait": 0.6},
             (10, 10),
-            "the input bounds the run: 60 images/s, and a head step waits for it 60% of the time, a fine-tune step 60%",
+            "the input bounds the run: 60 images/s, and waiting for it takes 60% of a head step, 60% of a fine-tune step",
             "most of it is `warp`: fewer changes in `augment`",
         ),
         (
             {"input": 60, "gather": 30, "warp": None, "head_wait": 0.7, "fine_tune_step": None, "fine_tune_wait": None},
             (10, 0),
-            "the input bounds the run: 60 images/s, and a head step waits for it 70% of the time;",
+            "the input bounds the run: 60 images/s, and waiting for it takes 70% of a head step;",
             "most of it is `gather`: a faster disk",
         ),
         (
@@ -54,6 +54,13 @@ USUAL = Rates(
             "the input bounds the run",
             "most of it is `colour`",
         ),
+        (
+            {"input": 60, "head_step": None, "head_wait": None, "fine_tune_wait": 0.7},
+            (0, 10),
+            "the input bounds the run: 60 images/s, and waiting for it takes 70% of a fine-tune step;",
+            "most of it is `warp`",
+        ),
+        ({"head_step": None, "head_wait": None}, (0, 10), "the fine-tune step bounds the run: 110 images/s", "`image_size`"),
         ({"read": 5}, (1, 1), "reading the files bounds the run: 5 images/s", "a faster disk"),
         ({"examine": 20}, (1, 1), "the check for damaged files bounds the run: 20 images/s", "fewer pixels"),
         (

@@ -10,10 +10,11 @@ import pytest
 
 from pipelines.config import Recipe
 from pipelines.errors import InputError
-from pipelines.profile import SAMPLE, draw_sample, measure_source
+from pipelines.profile import SAMPLE, draw_sample, measure_source, median_side
 from pipelines.progress import Progress
 from pipelines.sources.folder import FoundFile, find_images
 from tests.small import build_small
+from tests.sources.folders import write_classes
 
 
 def tiny(**changes: object) -> Recipe:
@@ -62,6 +63,25 @@ def test_what_the_recipe_leaves_out_has_no_rate_and_a_batch_may_be_all_there_is(
     rates = profile.rates
     assert rates.warp is rates.colour is rates.fine_tune_step is rates.fine_tune_wait is None
     assert rates.head_step > 0
+
+
+@pytest.mark.slow
+def test_a_from_scratch_model_has_no_head_step(photos: Path) -> None:
+    classes, files = find_images(photos)
+    recipe = Recipe.model_validate({"batch_size": 8, "model": {"backbone": "SmallCNN"}})
+    rates = measure_source(photos, files, classes, recipe, images=24).rates
+    assert rates.head_step is rates.head_wait is None
+    assert rates.fine_tune_step is not None
+    assert rates.fine_tune_step > 0
+
+
+def test_the_median_side_is_seen_in_the_headers(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"a": 2}, size=40)
+    write_classes(tmp_path, {"b": 1}, size=90)
+    (tmp_path / "b" / "bad.jpg").write_text("no image")
+    _, files = find_images(tmp_path)
+    assert median_side(tmp_path, files) == 40
+    assert median_side(tmp_path, [file for file in files if "bad" in file.path]) is None
 
 
 def test_a_source_without_a_readable_image_is_refused(photos: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import Recipe
+from pipelines.config import FineTuneConfig, ModelConfig, Recipe
 from pipelines.errors import InputError
-from pipelines.recipes import load_recipe
+from pipelines.recipes import load_recipe, suit_recipe
 
 
 def test_defaults_survive_a_round_trip_through_yaml(tmp_path: Path) -> None:
@@ -48,6 +48,13 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
         ),
         ("augment={where: model, rand_augment: 2}", "set it to 0, or use `where: dataset`"),
         ("augment.saturation=1", "`augment.saturation`: .* less than 1; received 1"),
+        ("model.backbone={}", "unknown backbone {}"),
+        ("fine_tune.layers=0", r"`fine_tune\.layers`: must be a number of layers, at least 1, or all; received 0$"),
+        ("fine_tune.layers=top", "at least 1, or all; received 'top'$"),
+        ("head.epochs=0", "^recipe: `head.epochs` must be at least 1 for EfficientNetLite0, whose head must learn first"),
+        ("model.blocks.pooling=stride", "`model`: `blocks` is for SmallCNN or SmallSeparableCNN alone; EfficientNetLite0 has"),
+        ("model={backbone: SmallCNN, blocks: {widths: [8, 8]}}", "`model.blocks`: .* received 2 widths and 3 depths"),
+        ("model={backbone: SmallCNN, weights: imagenet}", "`model`: `weights` must be none or a file for SmallCNN"),
         ("epochs", "`--set` takes KEY=VALUE"),
         ("seed.x=1", "`seed`"),
         ("head={", "not YAML"),
@@ -57,6 +64,66 @@ def test_a_wrong_value_is_said_in_one_line(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_recipe(None, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("head.epochs=2", "must be 0 .*; received 2"), ("fine_tune.epochs=0", "must be at least 1")]
+)
+def test_a_from_scratch_model_has_the_second_phase_alone(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"`{key[:-2]}` {message}"):
+        load_recipe(None, ["model.backbone=SmallSeparableCNN", key])
+
+
+def test_a_from_scratch_backbone_brings_its_defaults_and_what_is_written_wins(tmp_path: Path) -> None:
+    written = {"model": {"backbone": "SmallCNN", "dropout": 0.1}, "fine_tune": {"epochs": 3}, "augment": {"zoom": 0.2}}
+    recipe = Recipe.model_validate(written)
+    assert (recipe.head.epochs, recipe.fine_tune.layers, recipe.model.weights, recipe.model.hidden_units) == (
+        0,
+        "all",
+        "none",
+        256,
+    )
+    assert (recipe.model.dropout, recipe.fine_tune.epochs, recipe.augment.zoom, recipe.augment.rotation) == (0.1, 3, 0.2, 0)
+    sections = Recipe(model=ModelConfig(backbone="SmallCNN", weights="none", dropout=0.1), fine_tune=FineTuneConfig(epochs=3))
+    assert sections == recipe.model_copy(update={"augment": sections.augment})
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(path, []) == recipe
+
+
+def test_small_images_are_trained_from_scratch_unless_a_recipe_says_how() -> None:
+    suited, why = suit_recipe(load_recipe(None, ["seed=5", "batch_size=64"]), side_px=28, train_images=40_000)
+    assert (suited.model.backbone, suited.image_size, suited.batch_size, suited.seed) == ("SmallCNN", 32, 64, 5)
+    assert why is not None
+    assert why.startswith("images of 28 px (the median's longest side): SmallCNN from scratch at 32 px; ")
+    assert "`model.backbone`" in why
+    again, nothing = suit_recipe(Recipe.model_validate(suited.model_dump(mode="json")), side_px=28, train_images=40_000)
+    assert (again, nothing) == (suited, None)  # what config.yaml holds is not chosen again
+
+
+def test_photos_are_trained_by_transfer() -> None:
+    recipe, why = suit_recipe(Recipe(), side_px=49, train_images=1000)
+    assert recipe == Recipe()
+    assert why is not None
+    assert "EfficientNetLite0 by transfer at 160 px" in why
+
+
+@pytest.mark.parametrize(
+    "setting", ["image_size=96", "fine_tune.layers=5", "fine_tune.epochs=0", "head.epochs=3", "model.dropout=.2"]
+)
+def test_a_value_that_means_transfer_is_not_overruled(setting: str) -> None:
+    recipe = load_recipe(None, [setting])
+    assert suit_recipe(recipe, side_px=32, train_images=1000)[0] == recipe
+
+
+@pytest.mark.parametrize(("side_px", "size"), [(8, 32), (33, 36), (48, 48)])
+def test_small_images_keep_their_size(side_px: int, size: int) -> None:
+    assert suit_recipe(Recipe(), side_px=side_px, train_images=1000)[0].image_size == size
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(50_000, 128), (2048, 128), (2047, 64), (200, 8), (5, 8)])
+def test_few_images_make_small_batches(images: int, batch_size: int) -> None:
+    assert suit_recipe(Recipe(), side_px=32, train_images=images)[0].batch_size == batch_size
 
 
 def test_an_override_below_a_value_is_refused() -> None:
@@ -79,7 +146,7 @@ def test_a_recipe_can_not_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["pipelines.config", "pipelines.contracts", "pipelines.slices", "flows.cli", "flows.request"]
+    "module", ["pipelines.config", "pipelines.contracts", "pipelines.recipes", "pipelines.slices", "flows.cli", "flows.request"]
 )
 def test_what_the_command_needs_at_once_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('tensorflow', 'keras', 'prefect', 'sklearn') if m in sys.modules])"

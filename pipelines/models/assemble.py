@@ -1,8 +1,9 @@
 """Puts a head on a backbone, and says which layers learn in which phase.
 
-BatchNormalization layers of the backbone never learn. In Keras 3.15 a functional model overrides the `training=False` of a
-nested call by the outer call's `training=True`, so the usual `base(x, training=False)` does not keep their moving
-statistics still; `trainable = False` on each of these layers does.
+BatchNormalization layers of a pretrained backbone never learn. In Keras 3.15 a functional model overrides the
+`training=False` of a nested call by the outer call's `training=True`, so the usual `base(x, training=False)` does not keep
+their moving statistics still; `trainable = False` on each of these layers does. Those of a from-scratch backbone have to
+learn, like all of it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from collections.abc import Iterator
 import keras
 
 from pipelines.config import ModelConfig
+from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES, build_backbone, preprocess
 
 
 def build_classifier(config: ModelConfig, *, image_size: int, num_classes: int, seed: int) -> keras.Model:
-    """Builds pixels -> preprocessing -> backbone -> average pooling -> dropout -> logits, ready for phase 1.
+    """Builds pixels -> preprocessing -> backbone -> global pooling -> head, ready for phase 1.
+
+    The head is a hidden ReLU layer where `hidden_units` asks for one, dropout, and a layer that gives the logits.
 
     Sets the seeds of Python, NumPy and TensorFlow for the whole process (`keras.utils.set_random_seed`), because the
     networks of `keras.applications` take no seed: two builds with one seed have equal weights, random backbones too.
 
     Args:
-        config: the backbone, its weights, and the dropout before the last layer.
+        config: the backbone, its weights, the pooling and the head.
         image_size: side of the square input, in px.
         num_classes: number of logits, at least 2.
         seed: of the head's initial weights, of dropout, and of all that is random in the backbone; 0..2**32-1.
@@ -39,17 +43,20 @@ def build_classifier(config: ModelConfig, *, image_size: int, num_classes: int, 
     if num_classes < 2:
         raise InputError(f"`num_classes` must be at least 2; received {num_classes}")
     keras.utils.set_random_seed(seed)
-    backbone = build_backbone(config.backbone, image_size=image_size, weights=config.weights)
+    backbone = build_backbone(config.backbone, image_size=image_size, weights=config.weights, blocks=config.blocks)
     image = keras.Input((image_size, image_size, 3), name="image", dtype="float32")
     features = backbone(preprocess(image, BACKBONES[config.backbone].preprocessing))
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    dropped = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(pooled)
+    pooling = keras.layers.GlobalAveragePooling2D if config.global_pooling == "average" else keras.layers.GlobalMaxPooling2D
+    x = pooling(name="pool")(features)
+    if config.hidden_units:
+        x = keras.layers.Dense(config.hidden_units, activation="relu", name="hidden")(x)
+    x = keras.layers.Dropout(config.dropout, seed=seed, name="dropout")(x)
     logits = keras.layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         dtype="float32",  # also under mixed precision: the softmax of float16 logits loses small probabilities
         name="logits",
-    )(dropped)
+    )(x)
     model = keras.Model(image, logits, name="classifier")
     set_trainable_head(model)
     return model
@@ -79,7 +86,9 @@ def set_trainable_head(model: keras.Model) -> None:
 
 
 def set_trainable_top(model: keras.Model, *, layers: int | str) -> None:
-    """Phase 2: the head and the top of the backbone learn, except BatchNormalization. Compile afterwards.
+    """Phase 2: the head and the top of the backbone learn. Compile afterwards.
+
+    BatchNormalization does not, unless the backbone is a from-scratch one.
 
     Args:
         model: of `build_classifier`.
@@ -96,6 +105,8 @@ def set_trainable_top(model: keras.Model, *, layers: int | str) -> None:
     _set_trainable(model, trainable=True)  # a layer learns only if all models around it do
     for layer in backbone.layers[:first]:
         _set_trainable(layer, trainable=False)
+    if backbone.name in FROM_SCRATCH:
+        return
     for layer in walk_layers(backbone):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False

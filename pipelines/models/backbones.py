@@ -1,6 +1,6 @@
 """The table of backbones: a new one is a row here. Importing this module imports neither Keras nor TensorFlow.
 
-Every network is used without its top and without pooling. The rows say what each expects of its pixels; what Keras's own
+Every network is used without its top and without global pooling. The rows say what each expects of its pixels; what Keras's own
 networks expect was read off `keras/src/applications` of 3.15 and is tested against their `preprocess_input`.
 """
 
@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.config import BackboneName
+from pipelines.config import BackboneName, BlocksConfig
 from pipelines.errors import InputError, WeightsUnavailableError, one_line
 from pipelines.models.weights_file import find_weights_file, load_weights_file, mend_normalization
 
@@ -29,6 +29,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1; keras/src/applications
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # of 0..255; the same file, mode "caffe"
 _DOWNLOAD_TIMEOUT_SECONDS = 60
+_BLOCKS = BlocksConfig()
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,26 @@ class Backbone:
         name: as in a recipe's `model.backbone`.
         preprocessing: what `preprocess` has to do before the network: "none" (it is inside the network), "tf" (-1..1),
             "torch" (ImageNet mean and deviation), "caffe" (BGR, mean only) or "lite0" ((x - 127) / 128).
-        build: makes the network from the image size in px and either "imagenet" or None (random weights).
+        build: makes the network from the image size in px, either "imagenet" or None (random weights), and the blocks of a
+            from-scratch network, which the others do not look at.
         min_image_size: smallest side that the network takes, in px.
     """
 
     name: BackboneName
     preprocessing: Preprocessing
-    build: Callable[[int, Pretrained], keras.Model]
+    build: Callable[[int, Pretrained, BlocksConfig], keras.Model]
     min_image_size: int = 32
 
 
-def build_backbone(name: BackboneName, *, image_size: int, weights: str) -> keras.Model:
-    """Builds a network without top and pooling, named after its row; see `preprocess` for what to feed it.
+def build_backbone(name: BackboneName, *, image_size: int, weights: str, blocks: BlocksConfig = _BLOCKS) -> keras.Model:
+    """Builds a network without top and global pooling, named after its row; see `preprocess` for what to feed it.
 
     Args:
         name: a key of `BACKBONES`.
         image_size: side of the square input, in px.
         weights: "imagenet", "none" (random; drawn from Keras's global seed) or the path of a file: `.weights.h5`, or a
             `.keras` model of this backbone, or one of the `..._notop.h5` files that Keras downloads.
+        blocks: of a from-scratch network.
 
     Returns:
         A model of float32 [B, image_size, image_size, 3] with a float32 feature map [B, h, w, channels].
@@ -71,7 +74,7 @@ def build_backbone(name: BackboneName, *, image_size: int, weights: str) -> kera
     if image_size < row.min_image_size:
         raise InputError(f"`image_size` must be at least {row.min_image_size} for {name}; received {image_size}")
     path = None if weights in ("imagenet", "none") else find_weights_file(weights)
-    network = row.build(image_size, "imagenet" if weights == "imagenet" else None)
+    network = row.build(image_size, "imagenet" if weights == "imagenet" else None, blocks)
     network.name = name  # after building: Keras derives names of weight files from the name given to a constructor
     if path is not None:
         load_weights_file(network, path)
@@ -105,13 +108,19 @@ def preprocess(pixels: Any, kind: Preprocessing) -> Any:
     return pixels
 
 
-def _build_lite0(image_size: int, weights: Pretrained) -> keras.Model:
+def _build_lite0(image_size: int, weights: Pretrained, _blocks: BlocksConfig) -> keras.Model:
     from pipelines.models.lite0 import build_lite0
 
     return build_lite0(image_size=image_size, weights=weights)
 
 
-def _build_keras(name: str, image_size: int, weights: Pretrained) -> keras.Model:
+def _build_scratch(separable: bool, image_size: int, _weights: Pretrained, blocks: BlocksConfig) -> keras.Model:
+    from pipelines.models.scratch import build_scratch
+
+    return build_scratch(blocks, image_size=image_size, separable=separable)
+
+
+def _build_keras(name: str, image_size: int, weights: Pretrained, _blocks: BlocksConfig) -> keras.Model:
     """Builds a network of `keras.applications`; its ImageNet weights are downloaded once, to Keras's own cache."""
     import keras
 
@@ -177,6 +186,8 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             _keras_row("DenseNet121", "torch"),
             _keras_row("Xception", "tf", min_image_size=71),
             _keras_row("ConvNeXtTiny", "none"),
+            Backbone("SmallCNN", "tf", partial(_build_scratch, False)),
+            Backbone("SmallSeparableCNN", "tf", partial(_build_scratch, True)),
         )
     }
 )

@@ -19,6 +19,8 @@ def why_off(config: EmbedConfig) -> str | None:
     """Why nothing can be stored, or need be, without a look at the network; or None."""
     if config.cache.mode == "off":
         return "as `cache.mode` says"
+    if config.model.from_scratch:
+        return f"all of {config.model.backbone} learns"
     if reason := config.augment.uncacheable:
         return f"can't be had with {reason}"
     if config.cache.mode == "auto" and not config.pays:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import build_policy
-from pipelines.config import AugmentConfig, ModelConfig
+from pipelines.config import AugmentConfig
 from pipelines.contracts import Artifact, Embedded, PreparedImages, StoredActivations, StoredView
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import Examples, read_examples
@@ -133,8 +133,8 @@ def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tupl
     """The frozen part, or None where its work is not stored, and a line that says so."""
     if reason := why_off(config):
         return None, f"cache off: {reason}"
-    model = ModelConfig.model_validate({"backbone": config.backbone, "weights": config.weights})
-    classifier = build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
+    side, classes = prepared.image_size, len(prepared.classes)
+    classifier = build_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
     set_trainable_head(classifier)
     head, line = split_at_freeze_line(classifier), None
     if head is None:
@@ -159,8 +159,9 @@ def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tupl
 
 
 def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:
-    digest = weights_digest(part.prefix, name=f"{config.backbone}/{part.position}")[:24]
-    folder = Path("activations", f"{config.backbone}-{digest}-{config.cache.dtype}", Path(prepared.store).name)
+    backbone, pooling = config.model.backbone, type(part.prefix.layers[-1]).__name__  # of features; else the network's own name
+    digest = weights_digest(part.prefix, name=f"{backbone}/{part.position}/{pooling}")[:24]
+    folder = Path("activations", f"{backbone}-{digest}-{config.cache.dtype}", Path(prepared.store).name)
     return _Kind(folder, part.shape, config.cache.dtype)
 
 

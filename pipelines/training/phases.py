@@ -1,4 +1,7 @@
-"""The two phases: the head on a frozen backbone, then the top of the backbone too, with the best weights kept across both."""
+"""The two phases: the head on a frozen backbone, then the top of the backbone too, with the best weights kept across both.
+
+A from-scratch model has the second phase alone, in which all of it learns.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +58,10 @@ def train_head(
         WeightsUnavailableError: pretrained weights can't be had.
         RunError: the loss diverged.
     """
-    examples = len(read_split(home, prepared, "train"))
-    if config.batch_size > examples:
-        raise InputError(
-            f"`batch_size` must not be larger than the training split of {examples} images;"
-            f" received {config.batch_size}: lower it, such as by --set batch_size=8"
-        )
+    data = _phase_data(home, prepared, config, features, 0)
     model = _build(prepared, config)
     set_trainable_head(model)
-    data, learner = _phase_data(home, prepared, config, features, 0), build_learner(model, config, features, 0)
-    best = BestWeights()
+    learner, best = build_learner(model, config, features, 0), BestWeights()
     run = PhaseRun(learner, model, data, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
     run.run()
     return save_trained(home, "head", model, best=run.best, epochs=run.rows)
@@ -73,7 +70,7 @@ def train_head(
 def fine_tune(
     home: Path,
     prepared: PreparedImages,
-    head_model: TrainedModel,
+    head_model: TrainedModel | None,
     activations: StoredActivations | None = None,
     *,
     config: TrainingConfig,
@@ -81,24 +78,28 @@ def fine_tune(
     checkpoints: Checkpoints | None = None,
     report: Report = ignore_progress,
 ) -> TrainedModel:
-    """Phase 2: goes on from the head's best weights with the top layers learning too.
+    """Phase 2: goes on from the head's best weights with the top layers learning too; without a head, from the beginning.
 
     The head's best weights stay the ones to beat: the result is never worse on validation. It learns from the stored
     activations at its freeze line, or from images where these are None.
 
     Raises:
+        InputError: the batch is larger than the training split.
+        WeightsUnavailableError: weights to begin with can't be had.
         RunError: the loss diverged.
     """
-    model = _build(prepared, config, weights_follow=True)
-    load_weights(home, head_model, model)
-    earlier_epochs = read_history(home, head_model)
-    best = BestWeights(
-        phase=head_model.phase,
-        epoch=head_model.epoch,
-        val_accuracy=head_model.val_accuracy,
-        val_loss=head_model.val_loss,
-        weights=model.get_weights(),
-    )
+    model = _build(prepared, config, weights_follow=head_model is not None)
+    best, earlier_epochs = BestWeights(), []
+    if head_model is not None:
+        load_weights(home, head_model, model)
+        earlier_epochs = read_history(home, head_model)
+        best = BestWeights(
+            phase=head_model.phase,
+            epoch=head_model.epoch,
+            val_accuracy=head_model.val_accuracy,
+            val_loss=head_model.val_loss,
+            weights=model.get_weights(),
+        )
     if not fine_tune.epochs:
         return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
     set_trainable_top(model, layers=fine_tune.layers)
@@ -154,6 +155,11 @@ def _phase_data(
 ) -> PhaseData:
     """What a phase trains on; `first_epoch` numbers its epochs over both, so that no order and no augmentation comes twice."""
     train, validation = (read_split(home, prepared, split) for split in ("train", "validation"))
+    if config.batch_size > len(train):
+        raise InputError(
+            f"`batch_size` must not be larger than the training split of {len(train)} images;"
+            f" received {config.batch_size}: lower it, such as by --set batch_size=8"
+        )
     ids = image_ids(train.table["sha256"])
     steps = steps_per_epoch(len(train), config.batch_size)
     build: Callable[..., Any]

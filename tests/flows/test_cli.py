@@ -71,6 +71,13 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
         (["profile", "{photos}", "--set", "batch_size=500"], "`batch_size` must not be larger .* received 500 for 24 files"),
         (["profile", "{photos}", "--set", "model.backbone=Xception", "--set", "image_size=64"], "at least 71 for Xception"),
         (["profile", "{photos}", "--json", "{tmp}/empty"], "`--json` must be a file to write"),
+        (["describe", "VGG16"], "`MODEL` must be a run folder, a recipe in YAML or one of EfficientNetLite0,.*'VGG16'"),
+        (["describe", "{tmp}/missing.yaml"], "`--config` can't be read: .*missing.yaml"),
+        (["describe", "{tmp}/empty"], "`MODEL` must be a run folder with model.keras"),
+        (["describe", "{tmp}/empty", "--set", "seed=2"], "`--set` changes a recipe; .* is a run folder"),
+        (["describe", "Xception", "--set", "image_size=64"], "at least 71 for Xception; received 64"),
+        (["describe", "--classes", "1"], "`--classes` must be at least 2; received 1"),
+        (["describe", "--json", "{tmp}/empty"], "`--json` must be a file to write"),
         (["predict", "{tmp}/missing", "{photos}", "--out", "{tmp}/p.parquet"], "`MODEL` must be a run folder"),
         (["predict", "{tmp}", "{tmp}/missing", "--out", "{tmp}/p.parquet"], "`IMAGES` must be an image or a folder"),
         (["evaluate", "{tmp}/missing", "{photos}"], "`MODEL` must be a run folder"),
@@ -116,7 +123,7 @@ def test_verify_reaches_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_help_names_every_command() -> None:
     done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True)
-    for command in ("train", "check", "profile", "evaluate", "predict", "demo"):
+    for command in ("train", "check", "profile", "describe", "evaluate", "predict", "demo"):
         assert f"  {command} " in done.stdout
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +15,7 @@ import yaml
 from flows.train import train_model
 from pipelines.config import Recipe
 from pipelines.errors import InputError
+from tasks.progress import Silent, listening
 from tests.flows.conftest import STAGES, TINY, Runs
 from tests.sources.folders import age, alter_in_secret, write_photo
 
@@ -61,6 +62,32 @@ def test_a_run_leaves_everything_that_was_promised(warm: tuple[Runs, Path]) -> N
 
 def test_a_repeated_run_does_nothing_again(warm: tuple[Runs, Path]) -> None:
     assert warm[0].missed() == []
+
+
+def test_small_images_are_trained_from_scratch_which_is_said_and_written_down(copied: Runs, tmp_path: Path) -> None:
+    class Notes(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def noted(self, line: str) -> None:
+            self.lines.append(line)
+
+    def train(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+        out = tmp_path / name
+        train_model(str(copied.source), Recipe.model_validate(recipe), home=str(copied.home), out=str(out))
+        stages: dict[str, Any] = json.loads((out / "timings.json").read_text())["stages"]
+        return {stage: times["cache"] for stage, times in stages.items()}
+
+    with listening(Notes()):
+        train("first", {"fine_tune": {"epochs": 1}, "batch_size": 8})
+        again = train("again", {"fine_tune": {"epochs": 1}, "batch_size": 8})
+        written = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
+        repeated = train("repeated", written)
+    assert again == repeated == {"scan": "miss", **dict.fromkeys([name for name in STAGES if name != "head"], "hit")}
+    assert (written["model"]["backbone"], written["image_size"], written["batch_size"]) == ("SmallCNN", 48, 8)
+    assert len(Notes.lines) == 2  # a recipe that says all is not commented on
+    assert Notes.lines[0].startswith("images of 48 px (the median's longest side): SmallCNN from scratch at 48 px")
+    history = pq.read_table(tmp_path / "first" / "history.parquet").to_pylist()
+    assert [(row["phase"], row["epoch"]) for row in history] == [("fine_tune", 1)]
 
 
 def test_a_moved_home_and_source_are_still_known(copied: Runs) -> None:

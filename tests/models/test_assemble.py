@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.config import BACKBONE_NAMES, BackboneName, ModelConfig
+from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError
 from pipelines.models.assemble import (
     backbone_of,
@@ -92,6 +93,8 @@ def test_batch_norm_never_moves(classifier: keras.Model) -> None:
     """The contract that the usual recipe breaks; `test_the_check_above_can_fail` is its control."""
     if not batch_norms(classifier):
         pytest.skip("no BatchNormalization in it")  # ConvNeXt, whose eager step would take 6 s
+    if backbone_of(classifier).name in FROM_SCRATCH:
+        pytest.skip("learns whole; see the next test")
     before, frozen = batch_norm_values(classifier), backbone_of(classifier).get_weights()
     head = classifier.get_layer("logits").get_weights()
     set_trainable_head(classifier)
@@ -105,6 +108,18 @@ def test_batch_norm_never_moves(classifier: keras.Model) -> None:
     assert any(not np.array_equal(one, other) for one, other in zip(frozen, after, strict=True))
 
 
+@pytest.mark.parametrize("classifier", FROM_SCRATCH, indirect=True)
+def test_batch_norm_of_a_from_scratch_model_learns(classifier: keras.Model) -> None:
+    before = [layer.get_weights() for layer in batch_norms(classifier)]
+    set_trainable_top(classifier, layers="all")
+    train_step(classifier)
+    for layer, values in zip(batch_norms(classifier), before, strict=True):
+        mean, variance = layer.get_weights()[2:]
+        assert not np.array_equal(mean, values[2])
+        assert not np.array_equal(variance, values[3])
+    assert all(layer.trainable for layer in walk_layers(classifier))
+
+
 def test_only_the_head_learns_in_phase_1(classifier: keras.Model) -> None:
     set_trainable_top(classifier, layers=ALL_LAYERS)
     set_trainable_head(classifier)
@@ -112,11 +127,14 @@ def test_only_the_head_learns_in_phase_1(classifier: keras.Model) -> None:
 
 
 def test_all_but_batch_norm_learns_in_phase_2(classifier: keras.Model) -> None:
-    set_trainable_top(classifier, layers=ALL_LAYERS)
     expected = {id(weight) for layer in walk_layers(classifier) for weight in layer._trainable_variables}
-    expected -= {id(weight) for layer in batch_norms(classifier) for weight in layer.weights}
-    assert {id(weight) for weight in classifier.trainable_variables} == expected
+    if backbone_of(classifier).name not in FROM_SCRATCH:
+        expected -= {id(weight) for layer in batch_norms(classifier) for weight in layer.weights}
     assert len(expected) > 2
+    for layers in (ALL_LAYERS, "all"):
+        set_trainable_head(classifier)
+        set_trainable_top(classifier, layers=layers)
+        assert {id(weight) for weight in classifier.trainable_variables} == expected
 
 
 def test_backbone_is_what_its_row_promises(classifier: keras.Model) -> None:
@@ -273,10 +291,26 @@ def test_probabilities_are_the_softmax_of_the_logits(mobilenet: keras.Model, tmp
     assert backbone_of(loaded).name == "MobileNetV2"
 
 
+def test_the_head_is_as_the_recipe_says() -> None:
+    config = ModelConfig(backbone="SmallCNN", weights="none", global_pooling="max", hidden_units=7, dropout=0.125)
+    model = build_classifier(config, image_size=32, num_classes=NUM_CLASSES, seed=1)
+    images, _ = batch_for(model)
+    before_head = model.get_layer("SmallCNN").output_shape[1:]
+    features = np.asarray(backbone_of(model)(preprocess(tf.constant(images), "tf")))
+    assert features.shape[1:] == before_head
+    hidden, logits = model.get_layer("hidden"), model.get_layer("logits")
+    kernel, bias = hidden.get_weights()
+    activated = np.maximum(features.max(axis=(1, 2)) @ kernel + bias, 0)
+    expected = activated @ logits.get_weights()[0] + logits.get_weights()[1]
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
+    assert [layer.name for layer in model.layers[-4:]] == ["pool", "hidden", "dropout", "logits"]
+    assert model.get_layer("dropout").rate == 0.125
+
+
 def test_wrong_requests(mobilenet: keras.Model) -> None:
     with pytest.raises(InputError, match="`num_classes` must be at least 2; received 1"):
         build_classifier(ModelConfig(weights="none"), image_size=32, num_classes=1, seed=1)
-    with pytest.raises(InputError, match=r"`fine_tune\.layers` must be at least 1; received 0"):
+    with pytest.raises(InputError, match=r"`fine_tune\.layers` must be at least 1, or all; received 0"):
         set_trainable_top(mobilenet, layers=0)
     image = keras.Input((4,))
     with pytest.raises(InputError, match="the model 'mine' has no backbone of imagemill's table in it"):

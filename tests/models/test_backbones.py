@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.config import BACKBONE_NAMES, BackboneName
+from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError, WeightsUnavailableError
 from pipelines.models.backbones import BACKBONES, Preprocessing, build_backbone, preprocess
 from pipelines.models.weights_file import load_weights_file, mend_normalization
@@ -37,6 +38,7 @@ REFERENCE_PREPROCESSING: dict[str, Callable[[Any], Any]] = {
     "DenseNet121": APPLICATIONS.densenet.preprocess_input,
     "Xception": APPLICATIONS.xception.preprocess_input,
     "ConvNeXtTiny": APPLICATIONS.convnext.preprocess_input,
+    **{name: lambda pixels: pixels / 127.5 - 1 for name in FROM_SCRATCH},
 }
 
 

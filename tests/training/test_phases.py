@@ -15,7 +15,7 @@ from pipelines.config import FineTuneConfig, HeadConfig, Recipe, StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages, TrainedModel
 from pipelines.data.prepare import prepare, read_examples
 from pipelines.errors import InputError, RunError
-from pipelines.models.assemble import backbone_of, walk_layers
+from pipelines.models.assemble import backbone_of, build_classifier, walk_layers
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
@@ -141,6 +141,25 @@ def test_augmentation_layers_in_the_model_train_and_are_gone_afterwards(small: T
     assert small.weights(inside).keys() == small.weights(plain).keys()  # the classifier's, no others
     accuracy, loss = small.validation_figures(inside)
     assert (inside.val_accuracy, inside.val_loss) == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-3))
+
+
+def test_a_from_scratch_model_learns_whole_without_a_head_phase(trained: Trained) -> None:
+    recipe = Recipe.model_validate(
+        {"batch_size": 8, "model": {"backbone": "SmallCNN", "blocks": {"widths": [8, 8], "depths": [1, 1]}}}
+    )
+    settings = FineTuneConfig(epochs=4, layers="all", learning_rate=1e-2, patience=4)
+
+    def train() -> TrainedModel:
+        return fine_tune(trained.home, trained.prepared, None, config=training_slice(recipe), fine_tune=settings)
+
+    tuned = train()
+    assert [row["phase"] for row in read_history(trained.home, tuned)] == ["fine_tune"] * 4
+    assert (tuned.phase, tuned.val_accuracy > 0.7) == ("fine_tune", True)
+    model = rebuild(trained.home, trained.prepared, tuned, model=recipe.model)
+    first = build_classifier(recipe.model, image_size=32, num_classes=2, seed=recipe.seed)
+    for learned, before in zip(model.weights, first.weights, strict=True):
+        assert not np.array_equal(learned, before), learned.path  # the statistics of BatchNormalization too
+    assert train().artifact.digest == tuned.artifact.digest
 
 
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
