@@ -49,8 +49,11 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
         ("augment={where: model, rand_augment: 2}", "set it to 0, or use `where: dataset`"),
         ("augment.saturation=1", "`augment.saturation`: .* less than 1; received 1"),
         ("model.backbone={}", "unknown backbone {}"),
-        ("fine_tune.layers=0", r"`fine_tune\.layers`: must be a number of layers, at least 1, or all; received 0$"),
-        ("fine_tune.layers=top", "at least 1, or all; received 'top'$"),
+        (
+            "fine_tune.layers=0",
+            r"`fine_tune\.layers`: must be a number of layers, at least 1, the name of a block, or all; received 0$",
+        ),
+        ("fine_tune.layers=[20]", r"the name of a block, or all; received \[20\]$"),
         ("head.epochs=0", "^recipe: `head.epochs` must be at least 1 for EfficientNetLite0, whose head must learn first"),
         ("model.blocks.pooling=stride", "`model`: `blocks` is for SmallCNN or SmallSeparableCNN alone; EfficientNetLite0 has"),
         ("model={backbone: SmallCNN, blocks: {widths: [8, 8]}}", "`model.blocks`: .* received 2 widths and 3 depths"),

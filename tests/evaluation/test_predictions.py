@@ -18,7 +18,7 @@ IMAGES = 70
 class Reader:
     """Images whose pixels are their own numbers."""
 
-    shape = (2, 2, 3)
+    shape, dtype = (2, 2, 3), np.dtype(np.uint8)
 
     def __len__(self) -> int:
         return IMAGES

@@ -180,7 +180,9 @@ def test_a_damaged_shard_is_made_again_and_said(place: Place) -> None:
 
 def test_what_half_precision_can_not_hold_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     append = embed_module._append
-    monkeypatch.setattr(embed_module, "_append", lambda to, names, made, lacking: append(to, names, made * np.inf, lacking))
+    monkeypatch.setattr(
+        embed_module, "_append", lambda to, names, made, lacking: append(to, names, np.full_like(made, np.inf), lacking)
+    )
     with pytest.raises(RunError, match=r"beyond the range of float16; set `cache.dtype` to float32"):
         place.embed(cache={"mode": "activations"})
 
