@@ -83,12 +83,13 @@ def demo(
 ) -> None:
     """Train on scikit-learn's handwritten digits: a real run in a few minutes."""
     from flows.console import say
-    from pipelines.demo import demo_recipe, write_digits
 
     check_home(home)
     console = Console()
     folder = home / "demo" / "digits"
     say(console, f"Writing scikit-learn's 1,797 handwritten digits to {folder} as a class folder")
+    from pipelines.demo import demo_recipe, write_digits  # takes a second
+
     write_digits(folder)
     run_train(str(folder), demo_recipe(), home=home, out=out, verbose=verbose)
 

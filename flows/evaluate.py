@@ -50,9 +50,10 @@ def evaluate_model(model: Path, source: Source, *, split: str, out: Path | None,
         raise InputError(f"`--split` must be one of {', '.join(CHOICES)}; received {split!r}")
     with display_stages(console):
         _, found = source.find(least_classes=1, report=reporter("evaluate"))
-    from pipelines.inference import load_finished
+    with console.status("loading the model"):
+        from pipelines.inference import load_finished
 
-    finished = load_finished(model)
+        finished = load_finished(model)
     if out is not None:
         check_target(out, files=EVALUATION_FILES)
         check_outside(source, "--out", out)

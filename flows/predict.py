@@ -32,11 +32,12 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
         raise InputError(f"`--out` must name a file that ends in .parquet; received {str(out)!r}")
     check_writable("--out", out)
 
-    from pipelines.evaluation.predictions import write_predictions
-    from pipelines.inference import answer, load_finished
-    from pipelines.store.artifacts import file_in_place
+    with console.status("loading the model"):
+        from pipelines.evaluation.predictions import write_predictions
+        from pipelines.inference import answer, load_finished
+        from pipelines.store.artifacts import file_in_place
 
-    finished = load_finished(model)
+        finished = load_finished(model)
     with display_stages(console):
         report = reporter("predict")
         answers = answer(

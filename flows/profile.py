@@ -69,6 +69,7 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
         verdict += "; a step holds the augmentation layers: `augment.where=dataset` would take them out of it"
     _print_rates(console, rates, title=f"{profile.images} of {len(files)} images{left_out}, {recipe.image_size} px")
     say(console, verdict)
+    say(console, "not measured: the start of Prefect, the evaluation and the export; timings.json of a run has their seconds")
     if json_file is not None:
         content = {
             "source": source.name,

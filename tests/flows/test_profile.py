@@ -33,6 +33,7 @@ def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
     assert {"head wait", "fine-tune wait", "warp", "read"} < rows.keys()
     assert set(content["waiting"]) == {"head", "fine_tune"}
     assert content["verdict"] in shown.splitlines()
+    assert "not measured: the start of Prefect, the evaluation and the export" in shown
     assert "24 of 24 images, 32 px" in shown
 
 
