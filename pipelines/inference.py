@@ -19,9 +19,9 @@ from pipelines.data.prepare import ImageDecoder
 from pipelines.errors import ImageDecodeError, InputError, one_line
 from pipelines.recipes import parse_recipe
 from pipelines.run_folder import CONFIG
+from pipelines.signals import put_off_signals
 from pipelines.sources.examine import examine_image
 from pipelines.store.artifacts import read_json
-from pipelines.training.signals import put_off_signals
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from pipelines.data.prepare import ImageDecoder, prepare, read_examples, read_sp
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.signals import put_off_signals
 from pipelines.slices import embed_slice, training_slice
 from pipelines.sources.examine import ImageFacts, examine_image
 from pipelines.sources.folder import FoundFile
@@ -40,7 +41,6 @@ from pipelines.store.rows import RowReader
 from pipelines.training.cache_choice import count_views
 from pipelines.training.embed import embed
 from pipelines.training.phases import build_learner, make_deterministic
-from pipelines.training.signals import put_off_signals
 from pipelines.training.trainer import Trainer
 
 SAMPLE = 256

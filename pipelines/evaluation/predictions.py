@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
+from pipelines.signals import put_off_signals
 from pipelines.store.rows import RowReader
-from pipelines.training.signals import put_off_signals
 
 
 def write_predictions(

@@ -20,9 +20,9 @@ from pipelines.export.parity import ask_saved_model, check_parity
 from pipelines.export.served import write_saved_model
 from pipelines.models.assemble import with_probabilities
 from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.signals import put_off_signals
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import disk_errors, publish, scratch_folder, write_json
-from pipelines.training.signals import put_off_signals
 from pipelines.training.state import rebuild
 
 MODEL, SAVED_MODEL, MANIFEST = "model.keras", "savedmodel", "manifest.json"

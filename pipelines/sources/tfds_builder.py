@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.progress import Progress, Report
+from pipelines.signals import put_off_signals
 from pipelines.sources.pillow import identify_format
 from pipelines.store.artifacts import disk_errors
 
@@ -128,16 +129,18 @@ class DataSet:
         """
         total = sum(self.builder.info.splits[text].num_examples for text in splits.values())
         rows: list[tuple[str, int, str | None]] = []
-        for split, text in splits.items():
-            part = folder / (split or "all")
-            part.mkdir()
-            for number, (contents, label) in enumerate(self._read(text)):
-                path = part / f"{number:06d}{_EXTENSIONS[identify_format(contents)]}"
-                path.write_bytes(contents)
-                rows.append((path.relative_to(folder).as_posix(), label, split))
-                if len(rows) % _REPORT_EVERY == 0 or len(rows) == total:
-                    report(Progress(len(rows), total, "images"))
-        name_of = self.builder.info.features[self.label].int2str
+        with put_off_signals() as let_signals_through:
+            for split, text in splits.items():
+                part = folder / (split or "all")
+                part.mkdir()
+                for number, (contents, label) in enumerate(self._read(text)):
+                    path = part / f"{number:06d}{_EXTENSIONS[identify_format(contents)]}"
+                    path.write_bytes(contents)
+                    rows.append((path.relative_to(folder).as_posix(), label, split))
+                    if len(rows) % _REPORT_EVERY == 0 or len(rows) == total:
+                        report(Progress(len(rows), total, "images"))
+                        let_signals_through()
+            name_of = self.builder.info.features[self.label].int2str
         numbers = sorted({label for _, label, _ in rows})
         self._say_unused(numbers)
         columns = {

@@ -29,12 +29,12 @@ from pipelines.errors import RunError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
 from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
 from pipelines.store.activations import activation_store, row_bytes
 from pipelines.store.artifacts import publish, scratch_folder, write_json
 from pipelines.store.rows import ImageRow, RowReader, RowStore
 from pipelines.training.cache_choice import choose_stored, count_views, why_off
-from pipelines.training.signals import put_off_signals
 
 logger = logging.getLogger(__name__)
 

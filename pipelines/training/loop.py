@@ -17,9 +17,9 @@ from pipelines.config import PhaseConfig
 from pipelines.data.batches import own_errors
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
+from pipelines.signals import put_off_signals
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
 from pipelines.training.schedule import Patience
-from pipelines.training.signals import put_off_signals
 from pipelines.training.trainer import Learner, Trainer
 
 logger = logging.getLogger(__name__)

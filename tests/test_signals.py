@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipelines.training.signals import put_off_signals
+from pipelines.signals import put_off_signals
 
 
 def interrupt() -> None:
