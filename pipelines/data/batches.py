@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -60,21 +61,11 @@ def build_train_dataset(
     Raises:
         ValueError: there are fewer examples than workers.
     """
-    examples = worker.share(len(reader))
-    if not examples:
-        raise ValueError(f"`worker` must have a share of the {len(reader)} examples; received {worker}: use fewer workers")
-    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
-    steps = steps_per_epoch(Worker(0, worker.workers).share(len(reader)), batch_size)
     batches = TrainingBatches(reader.gather, image_ids, labels, num_classes, config=augment, seed=seed)
-    with tf.device("CPU:0"):  # where tf.data runs
-        order = make_order(labels, sampling=sampling, seed=seed)
+    members = _make_members(labels, batch_size=batch_size, sampling=sampling, seed=seed, worker=worker)
 
     def load_step(step: Any) -> tuple[Any, Any]:
-        epoch, batch = step // steps, step % steps
-        own = tf.range(batch * batch_size, (batch + 1) * batch_size)
-        left = tf.maximum(examples - batch * batch_size, 0)
-        # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
-        chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
+        chosen, epoch, showings = members(step)
         types = (tf.uint8, batches.label_dtype)
         images, targets = tf.numpy_function(batches.load, [chosen, epoch, showings], types, stateful=False)
         images.set_shape([None, *reader.shape])
@@ -83,6 +74,27 @@ def build_train_dataset(
 
     steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(4)
+
+
+def examples_of_step(
+    step: int,
+    labels: NDArray[np.int64],
+    *,
+    image_ids: NDArray[np.uint64],
+    num_classes: int,
+    batch_size: int,
+    augment: AugmentConfig,
+    seed: int,
+    sampling: Literal["shuffle", "balanced"] = "shuffle",
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """The examples int64 [B] that `build_train_dataset` gives in a step, and those that they are mixed with, or None.
+
+    No image is read. Arguments as there; `step` is counted over all epochs.
+    """
+    members = _make_members(labels, batch_size=batch_size, sampling=sampling, seed=seed, worker=_ALONE)
+    chosen, epoch, showings = (np.asarray(each) for each in members(tf.constant(step, tf.int64)))
+    batches = TrainingBatches(_no_pixels, image_ids, labels, num_classes, config=augment, seed=seed)
+    return chosen, batches.partners(chosen, int(epoch), showings)
 
 
 def build_plain_dataset(reader: RowReader, *, batch_size: int) -> Any:
@@ -96,3 +108,34 @@ def build_plain_dataset(reader: RowReader, *, batch_size: int) -> Any:
 
     starts = tf.data.Dataset.range(0, len(reader), batch_size)
     return starts.map(load_batch, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(2)
+
+
+def _no_pixels(examples: NDArray[np.int64]) -> NDArray[np.uint8]:
+    raise NotImplementedError(f"the pixels of {examples}")
+
+
+def _make_members(
+    labels: NDArray[np.int64], *, batch_size: int, sampling: Literal["shuffle", "balanced"], seed: int, worker: Worker
+) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """A function of the step, an int64 scalar, that gives its examples int64 [B], its epoch, and showings as in `Order`.
+
+    Raises:
+        ValueError: there are fewer examples than workers.
+    """
+    examples = worker.share(len(labels))
+    if not examples:
+        raise ValueError(f"`worker` must have a share of the {len(labels)} examples; received {worker}: use fewer workers")
+    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
+    steps = steps_per_epoch(Worker(0, worker.workers).share(len(labels)), batch_size)
+    with tf.device("CPU:0"):  # where tf.data runs
+        order = make_order(labels, sampling=sampling, seed=seed)
+
+    def members(step: Any) -> tuple[Any, Any, Any]:
+        epoch, batch = step // steps, step % steps
+        own = tf.range(batch * batch_size, (batch + 1) * batch_size)
+        left = tf.maximum(examples - batch * batch_size, 0)
+        # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
+        chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
+        return chosen, epoch, showings
+
+    return members
