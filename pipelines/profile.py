@@ -33,6 +33,7 @@ from pipelines.store.images import RowReader
 from pipelines.store.index import OK
 from pipelines.store.layouts import choose_layout
 from pipelines.training.phases import make_deterministic
+from pipelines.training.precision import layers_in
 from pipelines.training.trainer import Trainer
 
 SAMPLE = 256
@@ -191,11 +192,12 @@ def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
 def _measure_phases(dataset: Any, num_classes: int, recipe: Recipe, rates: dict[str, float | None]) -> None:
     """Trains both phases for a few seconds; the second is left out where it has no epochs."""
     random_weights = recipe.model.model_copy(update={"weights": "none"})
-    classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
+    with layers_in(recipe.resources.precision):
+        classifier = build_classifier(random_weights, image_size=recipe.image_size, num_classes=num_classes, seed=recipe.seed)
     model, batches = with_augmentation(classifier, recipe.augment, seed=recipe.seed), iter(dataset)
 
     def measure(phase: PhaseConfig) -> tuple[float, float]:
-        trainer = Trainer(model, learning_rate=phase.learning_rate, element_spec=dataset.element_spec)
+        trainer = Trainer(model, phase, element_spec=dataset.element_spec)
         return _measure_steps(trainer.step, batches)
 
     set_trainable_head(classifier)

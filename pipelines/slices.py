@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.config import AugmentConfig, ModelConfig, Recipe, SplitConfig
+from pipelines.config import AugmentConfig, ModelConfig, Precision, Recipe, SplitConfig
 from pipelines.errors import InputError
 from pipelines.store.artifacts import file_digest
 
@@ -33,6 +33,7 @@ class TrainingConfig:
     sampling: Literal["shuffle", "balanced"]
     augment: AugmentConfig
     model: ModelConfig
+    precision: Precision
     weights_sha256: str | None
 
 
@@ -66,5 +67,6 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
         sampling=recipe.sampling,
         augment=recipe.augment,
         model=recipe.model,
+        precision=recipe.resources.precision,
         weights_sha256=digest,
     )

@@ -18,10 +18,13 @@ from pipelines.models.assemble import backbone_of, walk_layers
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
+from pipelines.store.artifacts import read_json
+from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights
 from pipelines.training.phases import fine_tune, train_head
 from pipelines.training.state import load_weights, rebuild
+from pipelines.training.trainer import Trainer
 from tests.sources.folders import write_learnable
 
 pytestmark = pytest.mark.slow
@@ -125,6 +128,48 @@ def test_augmentation_layers_in_the_model_train_and_are_gone_afterwards(trained:
     assert trained.weights(inside).keys() == trained.weights(plain).keys()  # the classifier's, no others
     accuracy, loss = trained.validation_figures(inside)
     assert (inside.val_accuracy, inside.val_loss) == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-3))
+
+
+def test_a_run_that_diverges_names_its_images(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "step", _fail)
+    recipe = Recipe.model_validate({**RECIPE.model_dump(), "augment": {"mixup": 0.2}})
+    checkpoints = Checkpoints(tmp_path, every_steps=1)
+    with pytest.raises(RunError, match=r"the loss became nan .* are listed in .*failure\.json$"):
+        train_head(trained.home, trained.prepared, config=training_slice(recipe), head=HEAD, checkpoints=checkpoints)
+    (batch,) = read_json(tmp_path / "failure.json")["batches"]
+    examples, _ = read_examples(trained.home, trained.prepared, "train")
+    files = set(zip(examples.paths, examples.digests, strict=True))
+    assert batch["step"] == 0
+    assert len(batch["images"]) == RECIPE.batch_size
+    for image in batch["images"]:
+        assert {(image["path"], image["sha256"]), (image["mixed_with"]["path"], image["mixed_with"]["sha256"])} <= files
+
+
+def _fail(trainer: Trainer, *_: Any) -> float:
+    trainer._steps_done.assign_add(1)
+    return math.nan
+
+
+def test_both_phases_take_every_technique(trained: Trained) -> None:
+    techniques = {"epochs": 2, "schedule": "cosine", "warmup_epochs": 0.5, "optimizer": "adamw", "clip_norm": 1.0, "ema": 0.5}
+    techniques |= {"label_smoothing": 0.1, "class_weights": "balanced"}
+    recipe = Recipe.model_validate(
+        {
+            **RECIPE.model_dump(),
+            "resources": {"precision": "mixed_bfloat16"},
+            "head": {**techniques, "learning_rate": 1e-2},
+            "fine_tune": {**techniques, "layer_decay": 0.9, "learning_rate": 1e-3},
+        }
+    )
+    config = training_slice(recipe)
+    head = train_head(trained.home, trained.prepared, config=config, head=recipe.head)
+    tuned = fine_tune(trained.home, trained.prepared, head, config=config, fine_tune=recipe.fine_tune)
+    assert len(read_history(trained.home, tuned)) == 4
+    for model in (head, tuned):
+        accuracy, loss = trained.validation_figures(model)  # in float32
+        assert model.val_accuracy == pytest.approx(accuracy, abs=0.2)
+        assert model.val_loss == pytest.approx(loss, abs=0.05)
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
