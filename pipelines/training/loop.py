@@ -193,6 +193,8 @@ class PhaseRun:
         if math.isfinite(loss):
             return
         message = f"the loss became {loss} at {where} of phase `{self._name}`; lower `{self._name}.learning_rate`"
+        if self._trainer.in_float16:
+            message += ", or use `resources.precision: float32`, in which larger numbers fit"
         if self._checkpoints is not None and self._data.describe_batch is not None:
             # Of the step before too, since it made the weights that this one had.
             last_steps = range(self._trainer.steps_done)[-2:]

@@ -56,6 +56,11 @@ class Trainer:
         return int(self._steps_done)
 
     @property
+    def in_float16(self) -> bool:
+        """Whether layers compute in a type whose largest number is 65,504."""
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
         return float(self.optimizer.learning_rate)

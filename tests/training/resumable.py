@@ -63,7 +63,11 @@ TECHNIQUES: dict[str, tuple[PhaseConfig, Precision]] = {
         ),
         "mixed_float16",
     ),
-    "warm-up to a plateau, bfloat16": (SCRATCH.model_copy(update={"warmup_epochs": 1.3, "ema": 0.5}), "mixed_bfloat16"),
+    # The rate is cut after the third epoch.
+    "warm-up to a plateau, bfloat16": (
+        SCRATCH.model_copy(update={"warmup_epochs": 1.3, "learning_rate": 0.1, "ema": 0.5}),
+        "mixed_bfloat16",
+    ),
 }
 EVERY_STEPS, STEPS_PER_EPOCH = 2, 5
 

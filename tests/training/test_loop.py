@@ -20,6 +20,7 @@ from pipelines.store.artifacts import read_json
 from pipelines.training import loop
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.precision import layers_in
 from pipelines.training.schedule import rate_at
 from pipelines.training.trainer import Trainer
 
@@ -116,6 +117,15 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_way_out(value: float) ->
     images[BATCH] = value
     with pytest.raises(RunError, match=r"the loss became \w+ at step 2 of epoch 1 of phase `head`; lower `head.learning_rate`"):
         phase(images=images).run()
+
+
+@pytest.mark.parametrize(("precision", "told"), [("mixed_float16", True), ("mixed_bfloat16", False), ("float32", False)])
+def test_in_float16_numbers_that_fit_are_a_way_out_too(precision: Any, told: bool) -> None:
+    with layers_in(precision):
+        model = build()
+    with pytest.raises(RunError) as caught:
+        phase(images=IMAGES * math.nan, model=model).run()
+    assert ("or use `resources.precision: float32`" in str(caught.value)) is told
 
 
 def test_a_validation_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

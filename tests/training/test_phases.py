@@ -169,7 +169,8 @@ def test_both_phases_take_every_technique(trained: Trained) -> None:
         accuracy, loss = trained.validation_figures(model)  # in float32
         assert model.val_accuracy == pytest.approx(accuracy, abs=0.2)
         assert model.val_loss == pytest.approx(loss, abs=0.05)
-    assert keras.config.dtype_policy().name == "float32"
+    served = rebuild(trained.home, trained.prepared, tuned, model=RECIPE.model)
+    assert {layer.compute_dtype for layer in walk_layers(served)} == {"float32"}
 
 
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
