@@ -41,6 +41,7 @@ from pipelines.store.rows import RowReader
 from pipelines.training.cache_choice import count_views
 from pipelines.training.embed import embed
 from pipelines.training.phases import build_learner, make_deterministic
+from pipelines.training.precision import layers_in
 from pipelines.training.trainer import Trainer
 
 SAMPLE = 256
@@ -212,7 +213,8 @@ def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: 
     embedded, rates["embed"] = _measure_embed(home, prepared, recipe)
     config = training_slice(recipe)
     classes = len(prepared.classes)
-    classifier = build_classifier(recipe.model, image_size=recipe.image_size, num_classes=classes, seed=recipe.seed)
+    with layers_in(recipe.resources.precision):
+        classifier = build_classifier(recipe.model, image_size=recipe.image_size, num_classes=classes, seed=recipe.seed)
 
     def measure(phase: PhaseConfig, stored: StoredActivations | None) -> tuple[float, float]:
         learner, batches = build_learner(classifier, config, stored, 0), dataset
@@ -221,7 +223,7 @@ def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: 
             reader = ViewReader(home, stored, examples.table["sha256"], views=len(stored.views))
             ids, size = image_ids(examples.table["sha256"]), min(recipe.batch_size, len(examples))
             batches = build_view_dataset(reader, examples.labels, image_ids=ids, batch_size=size, seed=recipe.seed)
-        trainer = Trainer(learner, learning_rate=phase.learning_rate, element_spec=batches.element_spec)
+        trainer = Trainer(learner, phase, element_spec=batches.element_spec)
         return _measure_steps(trainer.step, iter(batches))
 
     rates |= dict.fromkeys(("head_step", "head_wait", "fine_tune_step", "fine_tune_wait"))

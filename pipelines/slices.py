@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.config import AugmentConfig, CacheConfig, ModelConfig, Recipe, SplitConfig
+from pipelines.config import AugmentConfig, CacheConfig, ModelConfig, Precision, Recipe, SplitConfig
 from pipelines.errors import InputError
 from pipelines.store.artifacts import file_digest
 
@@ -33,6 +33,7 @@ class TrainingConfig:
     sampling: Literal["shuffle", "balanced"]
     augment: AugmentConfig
     model: ModelConfig
+    precision: Precision
     weights_sha256: str | None
 
 
@@ -75,6 +76,7 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
         sampling=recipe.sampling,
         augment=recipe.augment,
         model=recipe.model,
+        precision=recipe.resources.precision,
         weights_sha256=_weights_digest(recipe.model),
     )
 

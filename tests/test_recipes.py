@@ -58,6 +58,16 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
         ("model.blocks.pooling=stride", "`model`: `blocks` is for SmallCNN or SmallSeparableCNN alone; EfficientNetLite0 has"),
         ("model={backbone: SmallCNN, blocks: {widths: [8, 8]}}", "`model.blocks`: .* received 2 widths and 3 depths"),
         ("model={backbone: SmallCNN, weights: imagenet}", "`model`: `weights` must be none or a file for SmallCNN"),
+        ("head.momentum=.9", "`head`: `momentum` is of `optimizer: sgd`; adam has its own"),
+        ("head={optimizer: adam, weight_decay: .1}", "`head`: `weight_decay` is not of `optimizer: adam`; choose adamw"),
+        ("head={optimizer: adamw, weight_decay: 0}", "`head`: `optimizer: adamw` without `weight_decay` is adam"),
+        ("fine_tune={schedule: cosine, plateau_patience: 3}", "`fine_tune`: `plateau_patience` is of `schedule: plateau`"),
+        ("head={schedule: one_cycle, warmup_epochs: 1}", "`warmup_epochs` must be 0 with `schedule: one_cycle`"),
+        ("fine_tune.warmup_epochs=10", "`fine_tune`: `warmup_epochs` must be below `epochs` \\(10\\); received 10"),
+        ("head.schedule=step", "`head.schedule`: .*'plateau', 'cosine', 'one_cycle' or 'constant'; received 'step'"),
+        ("head.layer_decay=.5", "unknown key `head.layer_decay`; did you mean `fine_tune.layer_decay`"),
+        ("head.ema=1", "`head.ema`: .* less than 1; received 1"),
+        ("resources.precision=float16", "`resources.precision`: .*'auto', 'float32', 'mixed_float16' or 'mixed_bfloat16'"),
         ("epochs", "`--set` takes KEY=VALUE"),
         ("seed.x=1", "`seed`"),
         ("head={", "not YAML"),
@@ -127,6 +137,22 @@ def test_small_images_keep_their_size(side_px: int, size: int) -> None:
 @pytest.mark.parametrize(("images", "batch_size"), [(50_000, 128), (2048, 128), (2047, 64), (200, 8), (5, 8)])
 def test_few_images_make_small_batches(images: int, batch_size: int) -> None:
     assert suit_recipe(Recipe(), side_px=32, train_images=images)[0].batch_size == batch_size
+
+
+def test_rare_classes_are_made_up_for_once() -> None:
+    with pytest.raises(InputError, match=r"`sampling: balanced` and `fine_tune\.class_weights: balanced` both make up"):
+        load_recipe(None, ["sampling=balanced", "fine_tune.class_weights=balanced"])
+
+
+def test_what_is_left_out_has_the_optimizer_s_default() -> None:
+    decays = {name: load_recipe(None, [f"head.optimizer={name}"]).head.used_weight_decay for name in ("adam", "adamw", "sgd")}
+    assert decays == {"adam": 0, "adamw": 0.004, "sgd": 0}
+    assert load_recipe(None, ["head.optimizer=sgd"]).head.used_momentum == 0.9
+    assert load_recipe(None, ["head={optimizer: sgd, momentum: 0}"]).head.used_momentum == 0
+
+
+def test_a_phase_that_is_skipped_may_keep_its_warm_up() -> None:
+    assert load_recipe(None, ["fine_tune={epochs: 0, warmup_epochs: 2}"]).fine_tune.warmup_epochs == 2
 
 
 def test_an_override_below_a_value_is_refused() -> None:

@@ -74,6 +74,14 @@ class TrainingBatches:
         labels = mix_labels(self.labels[examples], self.labels[mixes.partners], mixes, num_classes=self.num_classes)
         return images, labels
 
+    def partners(
+        self, examples: NDArray[np.int64], epoch: int, showings: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64] | None:
+        """Examples int64 [B] that these are mixed with, or None where images are not mixed. Arguments as those of `load`."""
+        if not self.config.soft_labels:
+            return None
+        return self._sample_mixes(self._key(examples, epoch, showings), side_px=1).partners
+
     @cached_property
     def _policy(self) -> Policy:
         return build_policy(self.config)

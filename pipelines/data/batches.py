@@ -124,26 +124,37 @@ def _in_order(
     worker: Worker,
 ) -> Any:
     """Batches that `load` makes of (examples int64 [B], epoch, showings int64 [B]), in the order of each epoch."""
-    examples = worker.share(len(labels))
-    if not examples:
-        raise ValueError(f"`worker` must have a share of the {len(labels)} examples; received {worker}: use fewer workers")
-    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
-    steps = steps_per_epoch(Worker(0, worker.workers).share(len(labels)), batch_size)
-    with tf.device("CPU:0"):  # where tf.data runs
-        order = make_order(labels, sampling=sampling, seed=seed)
+    members = _make_members(labels, batch_size=batch_size, sampling=sampling, seed=seed, worker=worker)
 
     def load_step(step: Any) -> tuple[Any, Any]:
-        epoch, batch = step // steps, step % steps
-        own = tf.range(batch * batch_size, (batch + 1) * batch_size)
-        left = tf.maximum(examples - batch * batch_size, 0)
-        # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
-        chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
+        chosen, epoch, showings = members(step)
         types = [part.dtype for part in spec]
         inputs, targets = tf.numpy_function(load, [chosen, epoch, showings], types, stateful=False)
         return tf.ensure_shape(inputs, spec[0].shape), tf.ensure_shape(targets, spec[1].shape)
 
     steps_from = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return steps_from.map(load_step, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(4)
+
+
+def examples_of_step(
+    step: int,
+    labels: NDArray[np.int64],
+    *,
+    image_ids: NDArray[np.uint64],
+    num_classes: int,
+    batch_size: int,
+    augment: AugmentConfig,
+    seed: int,
+    sampling: Literal["shuffle", "balanced"] = "shuffle",
+) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """The examples int64 [B] that `build_train_dataset` gives in a step, and those that they are mixed with, or None.
+
+    No image is read. Arguments as there; `step` is counted over all epochs.
+    """
+    members = _make_members(labels, batch_size=batch_size, sampling=sampling, seed=seed, worker=_ALONE)
+    chosen, epoch, showings = (np.asarray(each) for each in members(tf.constant(step, tf.int64)))
+    batches = TrainingBatches(_no_pixels, image_ids, labels, num_classes, config=augment, seed=seed, sampling=sampling)
+    return chosen, batches.partners(chosen, int(epoch), showings)
 
 
 def build_plain_dataset(reader: RowReader | ViewReader, *, batch_size: int) -> Any:
@@ -156,3 +167,34 @@ def build_plain_dataset(reader: RowReader | ViewReader, *, batch_size: int) -> A
 
     starts = tf.data.Dataset.range(0, len(reader), batch_size)
     return starts.map(load_batch, num_parallel_calls=_PARALLEL_BATCHES, deterministic=True).prefetch(2)
+
+
+def _no_pixels(examples: NDArray[np.int64]) -> NDArray[np.uint8]:
+    raise NotImplementedError(f"the pixels of {examples}")
+
+
+def _make_members(
+    labels: NDArray[np.int64], *, batch_size: int, sampling: Literal["shuffle", "balanced"], seed: int, worker: Worker
+) -> Callable[[Any], tuple[Any, Any, Any]]:
+    """A function of the step, an int64 scalar, that gives its examples int64 [B], its epoch, and showings as in `Order`.
+
+    Raises:
+        ValueError: there are fewer examples than workers.
+    """
+    examples = worker.share(len(labels))
+    if not examples:
+        raise ValueError(f"`worker` must have a share of the {len(labels)} examples; received {worker}: use fewer workers")
+    # Of the largest share, so that workers stay in one epoch; the last batch of a smaller share may be empty.
+    steps = steps_per_epoch(Worker(0, worker.workers).share(len(labels)), batch_size)
+    with tf.device("CPU:0"):  # where tf.data runs
+        order = make_order(labels, sampling=sampling, seed=seed)
+
+    def members(step: Any) -> tuple[Any, Any, Any]:
+        epoch, batch = step // steps, step % steps
+        own = tf.range(batch * batch_size, (batch + 1) * batch_size)
+        left = tf.maximum(examples - batch * batch_size, 0)
+        # The order is asked for a whole batch, since `index_shuffle` takes no empty one.
+        chosen, showings = (each[:left] for each in order(worker.positions(tf.minimum(own, examples - 1)), epoch))
+        return chosen, epoch, showings
+
+    return members

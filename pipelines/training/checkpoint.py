@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.store.artifacts import disk_errors, file_digest, flush
+from pipelines.store.artifacts import disk_errors, file_digest, file_in_place, flush, write_json
 
 SUFFIX = ".npz"
 KEPT = 2  # the newest, and the one before in case that one is damaged
 _UNFINISHED = "unfinished.tmp"
+_FAILURE = "failure.json"
 _NOTES = "notes"
 
 
@@ -77,6 +78,17 @@ class Checkpoints:
             say(f"checkpoint {path} is truncated or altered; the one before it is used")
             path.unlink(missing_ok=True)
         return None
+
+    def write_failure(self, content: Mapping[str, Any]) -> Path:
+        """Writes what is known of a failure beside the checkpoints, which stay as they are; returns the file's path.
+
+        Raises:
+            RunError: no space left on the device.
+        """
+        path = self.folder / _FAILURE
+        with file_in_place(path) as unfinished:
+            write_json(unfinished, content)
+        return path
 
     def clear(self) -> None:
         """Removes all checkpoints."""

@@ -19,7 +19,7 @@ from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
 from pipelines.signals import put_off_signals
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
-from pipelines.training.schedule import Patience
+from pipelines.training.schedule import Patience, rate_at
 from pipelines.training.trainer import Learner, Trainer
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,16 @@ class PhaseData:
         validation: batches of (images, labels int64 [B]).
         steps_per_epoch: batches of one epoch.
         images_per_epoch: images of one epoch.
+        class_weights: float32 [classes], of the training loss, or None.
+        describe_batch: tells of the images of the batch of a step, in what goes into JSON, or None.
     """
 
     batches: Callable[[int], Any]
     validation: Any
     steps_per_epoch: int
     images_per_epoch: int
+    class_weights: NDArray[np.float32] | None = None
+    describe_batch: Callable[[int], list[dict[str, Any]]] | None = None
 
 
 @dataclass
@@ -68,12 +72,13 @@ class PhaseRun:
         classifier: what is kept: the whole model.
         data: to train and judge on.
         name: of the phase.
-        settings: its rates, epochs and patience.
+        settings: its rates, optimizer, loss, epochs and patience.
         best: the weights to beat.
         checkpoints: where it saves itself, or None.
         report: hears of the progress.
 
     Attributes:
+        settings: as given.
         rows: one per epoch: phase, epoch (from 1), loss, accuracy, val_loss, val_accuracy, learning_rate, seconds.
         best: the best weights so far.
     """
@@ -95,15 +100,16 @@ class PhaseRun:
         self._classifier = classifier
         self._data = data
         self._name = name
-        self._settings = settings
+        self.settings = settings
         self._checkpoints = checkpoints
         self._report = report
         self._rate_patience = Patience(settings.plateau_patience, least_gain=_LEAST_GAIN_ON_PLATEAU)
         self._phase_patience = Patience(settings.patience)
         self._ended = settings.epochs == 0
         self._epoch_seconds = 0.0  # of the epoch under way, in earlier processes too
+        self._peak_rate = _as_stored(settings.learning_rate)  # cut on plateaus
         element_spec = data.batches(0).element_spec
-        self._trainer = Trainer(learner, learning_rate=settings.learning_rate, element_spec=element_spec)
+        self._trainer = Trainer(learner, settings, element_spec=element_spec, class_weights=data.class_weights)
 
     def run(self) -> None:
         """Trains to the phase's end, from its last checkpoint where there is one, and leaves the best weights in the model.
@@ -130,19 +136,21 @@ class PhaseRun:
         try:
             for _ in self._run_steps(batches, epoch=epoch, first=first, started=started):
                 let_signals_through()
-            val_loss, val_accuracy = self._trainer.validate(self._data.validation, let_signals_through)
+            with self._trainer.averaged_weights():
+                val_loss, val_accuracy = self._trainer.validate(self._data.validation, let_signals_through)
+                self._check_finite(val_loss, f"the validation after epoch {epoch + 1}")
+                self._keep_if_best(epoch + 1, val_accuracy=val_accuracy, val_loss=val_loss)
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
                 self._epoch_seconds = earlier + time.monotonic() - started
                 self._save()
             raise
-        self._check_finite(val_loss, f"the validation after epoch {epoch + 1}")
         seconds = time.monotonic() - started
         loss, accuracy = self._trainer.running_means()
         row = {"phase": self._name, "epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "val_loss": val_loss}
         row |= {"val_accuracy": val_accuracy, "learning_rate": self._trainer.learning_rate, "seconds": earlier + seconds}
         self.rows.append(row)
-        self._judge_epoch(epoch + 1, val_accuracy=val_accuracy, val_loss=val_loss)
+        self._judge_epoch(epoch + 1, val_loss=val_loss)
         self._save()
         self._report_epoch(epoch, (1 - first / self._data.steps_per_epoch) * self._data.images_per_epoch / seconds)
 
@@ -151,6 +159,8 @@ class PhaseRun:
         steps, every = self._data.steps_per_epoch, self._checkpoints.every_steps if self._checkpoints else 0
         earlier, reported, built = self._epoch_seconds, 0.0, started
         for batch in range(first, steps):
+            share = rate_at(self._trainer.steps_done, self.settings, steps_per_epoch=steps)
+            self._trainer.learning_rate = self._peak_rate * share
             loss = self._trainer.step(*next(batches))
             self._check_finite(loss, f"step {batch + 1} of epoch {epoch + 1}")
             now = time.monotonic()
@@ -160,7 +170,7 @@ class PhaseRun:
                 reported = now
                 images = self._data.images_per_epoch * (batch + 1) / steps
                 rate = self._data.images_per_epoch * (batch - first) / steps / (now - built) if now > built else None
-                detail = f"epoch {epoch + 1}/{self._settings.epochs}  loss {self._trainer.running_means()[0]:.3f}"
+                detail = f"epoch {epoch + 1}/{self.settings.epochs}  loss {self._trainer.running_means()[0]:.3f}"
                 done = round(epoch * self._data.images_per_epoch + images)
                 self._report(Progress(done, self._total_images, "images", detail, rate))
             if every and self._trainer.steps_done % every == 0 and batch + 1 < steps:
@@ -168,30 +178,42 @@ class PhaseRun:
                 self._save()
             yield
 
-    def _judge_epoch(self, epoch: int, *, val_accuracy: float, val_loss: float) -> None:
-        """Keeps the weights if they are the best, cuts the rate on a plateau, and ends the phase when patience is over."""
+    def _keep_if_best(self, epoch: int, *, val_accuracy: float, val_loss: float) -> None:
         if self.best.is_beaten_by(val_accuracy=val_accuracy, val_loss=val_loss):
             self.best.phase, self.best.epoch = self._name, epoch
             self.best.val_accuracy, self.best.val_loss = val_accuracy, val_loss
             self.best.weights = self._classifier.get_weights()
-        if self._rate_patience.is_over(val_loss):
-            self._trainer.learning_rate *= self._settings.plateau_factor
-        self._ended = self._phase_patience.is_over(val_loss) or epoch == self._settings.epochs
+
+    def _judge_epoch(self, epoch: int, *, val_loss: float) -> None:
+        """Cuts the rate on a plateau, and ends the phase when patience is over."""
+        if self.settings.schedule == "plateau" and self._rate_patience.is_over(val_loss):
+            self._peak_rate = _as_stored(self._peak_rate * self.settings.plateau_factor)
+        self._ended = self._phase_patience.is_over(val_loss) or epoch == self.settings.epochs
 
     def _check_finite(self, loss: float, where: str) -> None:
-        if not math.isfinite(loss):
-            raise RunError(f"the loss became {loss} at {where} of phase `{self._name}`; lower `{self._name}.learning_rate`")
+        if math.isfinite(loss):
+            return
+        message = f"the loss became {loss} at {where} of phase `{self._name}`; lower `{self._name}.learning_rate`"
+        if self._trainer.in_float16:
+            message += ", or use `resources.precision: float32`, in which larger numbers fit"
+        if self._checkpoints is not None and self._data.describe_batch is not None:
+            # Of the step before too, since it made the weights that this one had.
+            last_steps = range(self._trainer.steps_done)[-2:]
+            batches = [{"step": step, "images": self._data.describe_batch(step)} for step in last_steps]
+            path = self._checkpoints.write_failure({"phase": self._name, "where": where, "batches": batches})
+            message += f"; the images of the last two steps are listed in {path}"
+        raise RunError(message)
 
     def _report_epoch(self, epoch: int, rate: float) -> None:
         row = self.rows[-1]
         figures = f"loss {row['loss']:.3f}  val_accuracy {row['val_accuracy']:.4f}"
-        detail = f"epoch {epoch + 1}/{self._settings.epochs}  {figures}"
+        detail = f"epoch {epoch + 1}/{self.settings.epochs}  {figures}"
         done = (epoch + 1) * self._data.images_per_epoch
         self._report(Progress(done, self._total_images, "images", detail, rate, milestone=True))
 
     @property
     def _total_images(self) -> int:
-        return self._settings.epochs * self._data.images_per_epoch
+        return self.settings.epochs * self._data.images_per_epoch
 
     def _save(self) -> None:
         if self._checkpoints is None:
@@ -202,10 +224,13 @@ class PhaseRun:
             "best": {name: getattr(self.best, name) for name in ("phase", "epoch", "val_accuracy", "val_loss")},
             "rate_patience": asdict(self._rate_patience),
             "phase_patience": asdict(self._phase_patience),
+            "peak_rate": self._peak_rate,
             "ended": self._ended,
             "epoch_seconds": self._epoch_seconds,
         }
         arrays = {"state": self._trainer.values(), "best": [np.asarray(array) for array in self.best.weights]}
+        if not all(np.isfinite(array).all() for array in arrays["state"]):
+            return  # the next loss will end the phase, and the last good checkpoint stays
         self._checkpoints.save(Checkpoint(self._trainer.steps_done, notes, arrays))
 
     def _resume(self) -> None:
@@ -220,11 +245,16 @@ class PhaseRun:
         self.rows = notes["rows"]
         self.best = BestWeights(**notes["best"], weights=list(checkpoint.arrays["best"]))
         self._rate_patience, self._phase_patience = Patience(**notes["rate_patience"]), Patience(**notes["phase_patience"])
-        self._ended, self._epoch_seconds = notes["ended"], notes["epoch_seconds"]
-        steps = self._data.steps_per_epoch * self._settings.epochs
+        self._peak_rate, self._ended, self._epoch_seconds = notes["peak_rate"], notes["ended"], notes["epoch_seconds"]
+        steps = self._data.steps_per_epoch * self.settings.epochs
         self._say(f"goes on from its checkpoint at step {checkpoint.step:,} of {steps:,}")
 
     def _say(self, line: str) -> None:
         logger.info("phase %s: %s", self._name, line)
         done = round(self._trainer.steps_done / self._data.steps_per_epoch * self._data.images_per_epoch)
         self._report(Progress(done, self._total_images, "images", line, milestone=True))
+
+
+def _as_stored(rate: float) -> float:
+    """A rate as the optimizer keeps it, in float32: cuts go on from that, as those of Keras's ReduceLROnPlateau."""
+    return float(np.float32(rate))

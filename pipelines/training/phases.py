@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from pipelines.augment.layers import augmentation_layers
 from pipelines.augment.philox import Stream, image_ids
-from pipelines.config import FineTuneConfig, HeadConfig
+from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig
 from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.data.batches import (
     EVALUATION_BATCH_SIZE,
     build_plain_dataset,
     build_train_dataset,
     build_view_dataset,
+    examples_of_step,
     steps_per_epoch,
 )
 from pipelines.data.prepare import read_examples, read_split
@@ -35,6 +38,8 @@ from pipelines.store.rows import RowReader
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.objective import balanced_class_weights
+from pipelines.training.precision import layers_in
 from pipelines.training.state import load_weights, save_trained
 from pipelines.training.trainer import Learner
 
@@ -58,7 +63,7 @@ def train_head(
         WeightsUnavailableError: pretrained weights can't be had.
         RunError: the loss diverged.
     """
-    data = _phase_data(home, prepared, config, features, 0)
+    data = _phase_data(home, prepared, config, features, head, first_epoch=0)
     model = _build(prepared, config)
     set_trainable_head(model)
     learner, best = build_learner(model, config, features, 0), BestWeights()
@@ -104,7 +109,7 @@ def fine_tune(
         return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
     set_trainable_top(model, layers=fine_tune.layers)
     first_epoch = len(earlier_epochs)
-    data = _phase_data(home, prepared, config, activations, first_epoch)
+    data = _phase_data(home, prepared, config, activations, fine_tune, first_epoch=first_epoch)
     learner = build_learner(model, config, activations, first_epoch)
     run = PhaseRun(
         learner, model, data, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
@@ -117,7 +122,8 @@ def _build(prepared: PreparedImages, config: TrainingConfig, *, weights_follow: 
     """The classifier; without pretrained weights where trained ones are put in right after."""
     make_deterministic(config.seed)
     model = config.model.model_copy(update={"weights": "none"}) if weights_follow else config.model
-    return build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
+    with layers_in(config.precision):
+        return build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
 
 
 def make_deterministic(seed: int) -> None:
@@ -151,7 +157,13 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
 
 
 def _phase_data(
-    home: Path, prepared: PreparedImages, config: TrainingConfig, stored: StoredActivations | None, first_epoch: int
+    home: Path,
+    prepared: PreparedImages,
+    config: TrainingConfig,
+    stored: StoredActivations | None,
+    settings: PhaseConfig,
+    *,
+    first_epoch: int,
 ) -> PhaseData:
     """What a phase trains on; `first_epoch` numbers its epochs over both, so that no order and no augmentation comes twice."""
     train, validation = (read_split(home, prepared, split) for split in ("train", "validation"))
@@ -160,24 +172,45 @@ def _phase_data(
             f"`batch_size` must not be larger than the training split of {len(train)} images;"
             f" received {config.batch_size}: lower it, such as by --set batch_size=8"
         )
-    ids = image_ids(train.table["sha256"])
     steps = steps_per_epoch(len(train), config.batch_size)
+    order: dict[str, Any] = {
+        "image_ids": image_ids(train.table["sha256"]),
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "sampling": config.sampling,
+    }
+    images: dict[str, Any] = {"num_classes": len(prepared.classes), "augment": config.augment}
     build: Callable[..., Any]
     judged: RowReader | ViewReader
     if stored is not None:
-        digests = validation.table["sha256"]
-        judged = ViewReader(home, stored, digests, views=1)
+        judged = ViewReader(home, stored, validation.table["sha256"], views=1)
         build = partial(build_view_dataset, ViewReader(home, stored, train.table["sha256"], views=len(stored.views)))
     else:
         judged = read_examples(home, prepared, "validation")[1]
-        pixels, classes = read_examples(home, prepared, "train")[1], len(prepared.classes)
-        build = partial(build_train_dataset, pixels, num_classes=classes, augment=config.augment)
+        build = partial(build_train_dataset, read_examples(home, prepared, "train")[1], **images)
 
     def batches(step: int) -> Any:
-        order = {"seed": config.seed, "sampling": config.sampling, "start_step": first_epoch * steps + step}
-        return build(labels=train.labels, image_ids=ids, batch_size=config.batch_size, **order)
+        return build(labels=train.labels, start_step=first_epoch * steps + step, **order)
 
-    inputs = build_plain_dataset(judged, batch_size=EVALUATION_BATCH_SIZE)
-    labels = tf.data.Dataset.from_tensor_slices(validation.labels).batch(EVALUATION_BATCH_SIZE)
-    paired = tf.data.Dataset.zip((inputs, labels))
-    return PhaseData(batches, paired, steps_per_epoch=steps, images_per_epoch=len(train))
+    def describe_batch(step: int) -> list[dict[str, Any]]:
+        shown, mixed_with = examples_of_step(first_epoch * steps + step, train.labels, **order, **images)
+        described: list[dict[str, Any]] = train.table.take(shown).to_pylist()
+        if mixed_with is not None:
+            for image, partner in zip(described, train.table.take(mixed_with).to_pylist(), strict=True):
+                image["mixed_with"] = partner
+        return described
+
+    balanced = settings.class_weights == "balanced"
+    return PhaseData(
+        batches,
+        _with_labels(judged, validation.labels),
+        steps_per_epoch=steps,
+        images_per_epoch=len(train),
+        class_weights=balanced_class_weights(train.labels, len(prepared.classes)) if balanced else None,
+        describe_batch=describe_batch,
+    )
+
+
+def _with_labels(reader: RowReader | ViewReader, labels: NDArray[np.int64]) -> Any:
+    inputs = build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE)
+    return tf.data.Dataset.zip((inputs, tf.data.Dataset.from_tensor_slices(labels).batch(EVALUATION_BATCH_SIZE)))

@@ -6,7 +6,8 @@ middle of an epoch as if nothing had happened. The step here is the same arithme
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+
+from pipelines.config import PhaseConfig
+from pipelines.training.objective import cross_entropy, hits
+from pipelines.training.optimizers import build_optimizer
 
 
 @dataclass(frozen=True)
@@ -42,28 +47,44 @@ class Learner:
 
 
 class Trainer:
-    """Trains a model that gives logits, with Adam on the cross-entropy.
+    """Trains a model that gives logits, on the cross-entropy.
 
     Compiled for the layers that are trainable when it is made.
 
     Args:
         learner: what is trained.
-        learning_rate: of the first step.
+        settings: of the phase: the optimizer and the loss.
         element_spec: of the training batches, (images, labels): labels int64 [B], or float32 [B, classes] that sum to 1.
+        class_weights: [classes], of the training loss; None weighs all the same.
     """
 
-    def __init__(self, learner: Learner, *, learning_rate: float, element_spec: Any) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        settings: PhaseConfig,
+        *,
+        element_spec: Any,
+        class_weights: NDArray[np.float32] | None = None,
+    ) -> None:
         self._learner = learner
-        self.optimizer = keras.optimizers.Adam(learning_rate)
-        self.optimizer.build(learner.suffix.trainable_variables)
+        self.optimizer = build_optimizer(learner.suffix, settings)
+        self._averages = settings.ema > 0
+        self._loss_options: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "class_weights": class_weights}
         self._loss, self._accuracy = keras.metrics.Mean(), keras.metrics.Mean()
+        # Not the optimizer's own count, which leaves out the steps that overflow in float16.
+        self._steps_done = keras.Variable(0, dtype="int64", trainable=False)
         self._step = tf.function(self._train_step, input_signature=element_spec, jit_compile=False)
         self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False)
 
     @property
     def steps_done(self) -> int:
-        """How many steps the optimizer has made."""
-        return int(self.optimizer.iterations)
+        """How many batches have been trained on."""
+        return int(self._steps_done)
+
+    @property
+    def in_float16(self) -> bool:
+        """Whether layers compute in a type whose largest number is 65,504."""
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
     @property
     def learning_rate(self) -> float:
@@ -91,12 +112,27 @@ class Trainer:
         """Mean loss and accuracy over a dataset of (images, labels int64 [B]); changes no state."""
         loss_sum, right, images_seen = 0.0, 0, 0
         for images, labels in batches:
-            losses, hits = self._judge(images, labels)
+            losses, right_ones = self._judge(images, labels)
             loss_sum += float(np.sum(losses, dtype=np.float64))
-            right += int(np.sum(hits))
-            images_seen += len(hits)
+            right += int(np.sum(right_ones))
+            images_seen += len(labels)
             after_batch()
         return loss_sum / images_seen, right / images_seen
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """In this block the model has the moving averages for its weights, where the phase keeps them; else its own."""
+        if not self._averages or not int(self.optimizer.iterations):  # until its first step they are 0
+            yield
+            return
+        variables = self._learner.suffix.trainable_variables
+        own = [np.array(variable) for variable in variables]
+        try:
+            self.optimizer.finalize_variable_values(variables)
+            yield
+        finally:
+            for variable, value in zip(variables, own, strict=True):
+                variable.assign(value)
 
     def values(self) -> list[NDArray[Any]]:
         """Copies of everything that the next step depends on: weights, optimizer, random state, running means."""
@@ -121,28 +157,22 @@ class Trainer:
             *self.optimizer.variables,
             *self._loss.variables,
             *self._accuracy.variables,
+            self._steps_done,
         ]
 
     def _train_step(self, images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = self._learner(images, training=True)
-            losses, hits = _judge_logits(logits, labels)
+            losses = cross_entropy(logits, labels, **self._loss_options)
             loss = tf.reduce_mean(losses)
+            scaled = self.optimizer.scale_loss(loss)
         weights = self._learner.suffix.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self.optimizer.apply(tape.gradient(scaled, weights), weights)
         self._loss.update_state(losses)
-        self._accuracy.update_state(tf.cast(hits, tf.float32))
+        self._accuracy.update_state(tf.cast(hits(logits, labels), tf.float32))
+        self._steps_done.assign_add(1)
         return loss
 
     def _validation_step(self, images: Any, labels: Any) -> tuple[Any, Any]:
-        return _judge_logits(self._learner(images, training=False), labels)
-
-
-def _judge_logits(logits: Any, labels: Any) -> tuple[Any, Any]:
-    """Cross-entropy in nats, float32 [B], and whether the likeliest class is the labelled one, bool [B]."""
-    predicted = tf.argmax(logits, axis=1)
-    if labels.dtype.is_integer:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return losses, tf.equal(predicted, tf.cast(labels, tf.int64))
-    losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
-    return losses, tf.equal(predicted, tf.argmax(labels, axis=1))
+        logits = self._learner(images, training=False)
+        return cross_entropy(logits, labels), hits(logits, labels)

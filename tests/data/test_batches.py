@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.config import AugmentConfig
 from pipelines.contracts import StoreLayout
-from pipelines.data.batches import build_plain_dataset, build_train_dataset, own_errors, steps_per_epoch
+from pipelines.data.batches import build_plain_dataset, build_train_dataset, examples_of_step, own_errors, steps_per_epoch
 from pipelines.data.order import Worker
 from pipelines.errors import RunError
 from pipelines.store.images import image_store, read_images
@@ -51,6 +51,23 @@ def test_each_epoch_shows_every_example_once_with_its_label(reader: RowReader) -
         assert sorted(np.concatenate([labels for _, labels in epoch])) == list(range(EXAMPLES))
     for images, labels in batches:
         np.testing.assert_array_equal(images, reader.gather(labels))
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0, 0), (0.3, 0), (0, 1.0), (0.3, 1.0)])
+def test_the_examples_of_a_step_can_be_named_without_reading_one(
+    tmp_path: Path, sampling: Any, mixup: float, cutmix: float
+) -> None:
+    options: dict[str, Any] = {"augment": AugmentConfig(mixup=mixup, cutmix=cutmix), "sampling": sampling}
+    batches = take(open_reader(tmp_path, "decoded"), 2 * steps_per_epoch(EXAMPLES, 4), **options)
+    for step, (_, labels) in enumerate(batches):
+        shown, mixed_with = examples_of_step(step, LABELS, image_ids=IDS, num_classes=EXAMPLES, batch_size=4, seed=1, **options)
+        if mixed_with is None:
+            np.testing.assert_array_equal(labels, shown)  # each example is its own class
+            continue
+        for row, example, partner in zip(labels, shown, mixed_with, strict=True):
+            assert row[[example, partner]].sum() == pytest.approx(1 + (example == partner))
+            assert set(np.flatnonzero(row)) <= {example, partner}
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "balanced"])

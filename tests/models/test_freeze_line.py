@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.config import BACKBONE_NAMES, BackboneName, ModelConfig
+from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError
 from pipelines.models.assemble import backbone_of, build_classifier, set_trainable_head, set_trainable_top
 from pipelines.models.backbones import BACKBONES
@@ -43,7 +44,7 @@ def split(model: keras.Model) -> SplitModel:
     return parts
 
 
-@pytest.fixture(scope="module", params=BACKBONE_NAMES)
+@pytest.fixture(scope="module", params=[name for name in BACKBONE_NAMES if name not in FROM_SCRATCH])
 def model(request: pytest.FixtureRequest) -> Iterator[keras.Model]:
     yield build(request.param)
     keras.backend.clear_session()
@@ -89,8 +90,11 @@ def test_learning_from_stored_activations_is_learning_from_images(model: keras.M
     from_images = train(lambda: model(images, training=False))
     assert from_stored[0] == pytest.approx(from_images[0], rel=1e-4)
     assert from_stored[0][0] != from_stored[0][1]
-    for stored_weight, image_weight in zip(from_stored[1], from_images[1], strict=True):
-        np.testing.assert_allclose(stored_weight, image_weight, rtol=1e-3, atol=1e-4)
+    moved = [
+        np.concatenate([np.ravel(new - old) for new, old in zip(after, before, strict=True)])
+        for _, after in (from_stored, from_images)
+    ]
+    assert np.linalg.norm(moved[0] - moved[1]) < 0.01 * np.linalg.norm(moved[1])
     after = [np.asarray(weight) for layer in batch_norms(model) for weight in layer.weights]
     assert all(np.array_equal(one, other) for one, other in zip(statistics, after, strict=True))
     model.set_weights(before)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig, Recipe
+from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig, Precision, Recipe
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.progress import ignore_progress
 from pipelines.slices import training_slice
@@ -24,7 +24,9 @@ from pipelines.store.artifacts import write_json
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.objective import balanced_class_weights
 from pipelines.training.phases import fine_tune, make_deterministic, train_head
+from pipelines.training.precision import layers_in
 from pipelines.training.trainer import Learner, Trainer
 from tests.small import small_lite0
 
@@ -32,6 +34,42 @@ TINY: dict[str, Any] = {"image_size": 32, "batch_size": 8, "model": {"weights": 
 HEAD = HeadConfig(epochs=3, learning_rate=1e-2)
 FINE_TUNE = FineTuneConfig(epochs=3, layers=20, learning_rate=1e-3)
 SCRATCH = PhaseConfig(epochs=4, learning_rate=1e-2, plateau_patience=1, patience=4)
+# Between them every technique of a phase.
+TECHNIQUES: dict[str, tuple[PhaseConfig, Precision]] = {
+    "cosine, adamw": (
+        SCRATCH.model_copy(
+            update={
+                "schedule": "cosine",
+                "warmup_epochs": 0.5,
+                "optimizer": "adamw",
+                "weight_decay": 0.1,
+                "clip_norm": 0.5,
+                "ema": 0.8,
+                "label_smoothing": 0.1,
+                "class_weights": "balanced",
+            }
+        ),
+        "float32",
+    ),
+    "one cycle, sgd, float16": (
+        FineTuneConfig(
+            epochs=4,
+            learning_rate=0.1,
+            schedule="one_cycle",
+            optimizer="sgd",
+            weight_decay=0.1,
+            layer_decay=0.5,
+            clip_norm=0.5,
+            ema=0.8,
+        ),
+        "mixed_float16",
+    ),
+    # The rate is cut after the third epoch.
+    "warm-up to a plateau, bfloat16": (
+        SCRATCH.model_copy(update={"warmup_epochs": 1.3, "learning_rate": 0.1, "ema": 0.5}),
+        "mixed_bfloat16",
+    ),
+}
 EVERY_STEPS, STEPS_PER_EPOCH = 2, 5
 
 
@@ -101,39 +139,41 @@ def run_phase(
     write_json(folder / "trained.json", trained.model_dump(mode="json"))
 
 
-def run_scratch(folder: Path, death: Death | None) -> None:
+def run_scratch(folder: Path, death: Death | None, settings: PhaseConfig = SCRATCH, precision: Precision = "float32") -> None:
     """Trains a network with random flips, BatchNorm that learns and dropout; writes its weights and its history."""
     _start(death)
     make_deterministic(3)
     images = np.random.default_rng(0).normal(size=(STEPS_PER_EPOCH * 8, 8, 8, 3)).astype(np.float32)
     labels = (images.mean((1, 2, 3)) > 0).astype(np.int64)
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            layers.RandomFlip(seed=4),
-            layers.Conv2D(4, 3),
-            layers.BatchNormalization(),
-            layers.ReLU(),
-            layers.SpatialDropout2D(0.3, seed=5),
-            layers.GlobalAveragePooling2D(),
-            layers.Dropout(0.5, seed=6),
-            layers.Dense(2),
-        ]
-    )
+    with layers_in(precision):
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.RandomFlip(seed=4),
+                layers.Conv2D(4, 3),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.SpatialDropout2D(0.3, seed=5),
+                layers.GlobalAveragePooling2D(),
+                layers.Dropout(0.5, seed=6),
+                layers.Dense(2, dtype="float32"),
+            ]
+        )
 
     def batches(step: int) -> Any:
         dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8).repeat()
         return dataset.skip(step % STEPS_PER_EPOCH)
 
     validation = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    data = PhaseData(batches, validation, steps_per_epoch=STEPS_PER_EPOCH, images_per_epoch=len(images))
+    weights = balanced_class_weights(labels, 2) if settings.class_weights == "balanced" else None
+    data = PhaseData(batches, validation, STEPS_PER_EPOCH, len(images), class_weights=weights)
     run = PhaseRun(
         Learner(model),
         model,
         data,
         name="head",
-        settings=SCRATCH,
+        settings=settings,
         best=BestWeights(),
         checkpoints=Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS),
         report=ignore_progress,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import RunError
+from pipelines.store.artifacts import read_json
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
 
@@ -76,6 +77,15 @@ def test_a_full_disk_leaves_the_last_one_and_no_rest(checkpoints: Checkpoints, m
     with pytest.raises(RunError, match="no space left"):
         checkpoints.save(make(2))
     assert list(checkpoints.folder.iterdir()) == before
+
+
+def test_a_failure_is_written_beside_them_and_touches_none(checkpoints: Checkpoints) -> None:
+    checkpoints.save(make(1))
+    path = checkpoints.write_failure({"step": 2})
+    assert read_json(path) == {"step": 2}
+    latest = checkpoints.latest(say=refuse)
+    assert latest is not None
+    assert latest.step == 1
 
 
 def test_cleared_checkpoints_are_gone(checkpoints: Checkpoints) -> None:

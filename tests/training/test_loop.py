@@ -18,9 +18,12 @@ from pipelines.config import PhaseConfig
 from pipelines.data.batches import own_errors
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.store.artifacts import read_json
 from pipelines.training import loop
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
+from pipelines.training.precision import layers_in
+from pipelines.training.schedule import rate_at
 from pipelines.training.trainer import Learner, Trainer
 
 IMAGES = np.random.default_rng(1).normal(size=(20, 2, 2, 3)).astype(np.float32)
@@ -48,7 +51,13 @@ def phase(
     **settings: Any,
 ) -> PhaseRun:
     validation = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(7)
-    data = PhaseData(batches_from(images, labels), validation, steps_per_epoch=STEPS, images_per_epoch=len(images))
+    data = PhaseData(
+        batches_from(images, labels),
+        validation,
+        steps_per_epoch=STEPS,
+        images_per_epoch=len(images),
+        describe_batch=lambda step: [{"path": f"of step {step}"}],
+    )
     model = model or build()
     config = PhaseConfig.model_validate({"epochs": 3, "learning_rate": 1e-2, **settings})
     return PhaseRun(
@@ -81,6 +90,27 @@ def test_soft_labels_are_counted_by_their_likeliest_class() -> None:
     soft.run()
     for name in ("loss", "accuracy", "val_loss"):
         assert [row[name] for row in soft.rows] == pytest.approx([row[name] for row in hard.rows], rel=1e-5)
+
+
+def test_the_rate_of_each_step_is_the_schedule_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, original = [], Trainer.step
+
+    def noting(trainer: Trainer, *batch: Any) -> float:
+        used.append(trainer.learning_rate)
+        return original(trainer, *batch)
+
+    monkeypatch.setattr(Trainer, "step", noting)
+    run = phase(schedule="cosine", warmup_epochs=1)
+    run.run()
+    assert used == pytest.approx([1e-2 * rate_at(step, run.settings, steps_per_epoch=STEPS) for step in range(9)])
+    assert [row["learning_rate"] for row in run.rows] == used[2::3]
+
+
+def test_a_plateau_in_the_warm_up_cuts_what_it_rises_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "validate", lambda *_: (1.0, 0.5))
+    run = phase(epochs=4, warmup_epochs=3, plateau_patience=1, plateau_factor=0.5)
+    run.run()
+    assert [row["learning_rate"] for row in run.rows] == pytest.approx([1e-2 * 2 / 9, 1e-2 * 5 / 9, 5e-3 * 8 / 9, 2.5e-3])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -116,10 +146,80 @@ def test_other_errors_of_tensorflow_stay_as_they_are() -> None:
         tf.reshape(tf.zeros([3]), [2])
 
 
-def test_a_validation_that_is_no_number_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "told"), [("mixed_float16", True), ("mixed_bfloat16", False), ("float32", False)])
+def test_in_float16_numbers_that_fit_are_a_way_out_too(precision: Any, told: bool) -> None:
+    with layers_in(precision):
+        model = build()
+    with pytest.raises(RunError) as caught:
+        phase(images=IMAGES * math.nan, model=model).run()
+    assert ("or use `resources.precision: float32`" in str(caught.value)) is told
+
+
+def test_a_validation_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "validate", lambda *_: (math.nan, 0.5))
     with pytest.raises(RunError, match="at the validation after epoch 1 of phase `head`"):
-        phase().run()
+        phase(checkpoints=Checkpoints(tmp_path / "checkpoints", every_steps=1000)).run()
+    (failure,) = (tmp_path / "checkpoints").iterdir()  # and no checkpoint
+    assert [batch["step"] for batch in read_json(failure)["batches"]] == [1, 2]
+
+
+def test_a_diverged_run_names_its_images_and_leaves_the_last_good_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    whole, images = phase(), IMAGES.copy()
+    whole.run()
+    images[BATCH] = math.nan  # in the second step
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1)
+    with pytest.raises(RunError, match=r"the images of the last two steps are listed in .*failure\.json$") as caught:
+        phase(images=images, checkpoints=checkpoints).run()
+    failure = read_json(Path(str(caught.value).rpartition(" ")[2]))
+    assert failure["batches"] == [{"step": step, "images": [{"path": f"of step {step}"}]} for step in (0, 1)]
+    assert (failure["phase"], failure["where"]) == ("head", "step 2 of epoch 1")
+    saved = checkpoints.latest(say=pytest.fail)
+    assert saved is not None
+    assert saved.step == 1
+    resumed = phase(checkpoints=checkpoints)  # the image is no longer damaged
+    resumed.run()
+    assert [row["loss"] for row in resumed.rows] == [row["loss"] for row in whole.rows]
+
+
+def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_still_is_one(tmp_path: Path) -> None:
+    model, checkpoints = build(), Checkpoints(tmp_path / "checkpoints", every_steps=1)
+    original = Trainer.step
+
+    def break_weights(trainer: Trainer, *batch: Any) -> float:
+        loss = original(trainer, *batch)
+        if trainer.steps_done == 2:
+            model.layers[-1].bias.assign([math.nan, 0])
+        return loss
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(RunError, match="at step 3 of epoch 1"):
+        patched.setattr(Trainer, "step", break_weights)
+        phase(model=model, checkpoints=checkpoints).run()
+    saved = checkpoints.latest(say=pytest.fail)
+    assert saved is not None
+    assert saved.step == 1
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_an_interruption_while_the_averages_are_judged_saves_the_weights_themselves(tmp_path: Path, stop_at: int) -> None:
+    whole, checkpoints = phase(ema=0.5), Checkpoints(tmp_path / "checkpoints", every_steps=1000)
+    whole.run()
+    original, calls = Trainer.validate, []
+
+    def interrupted(*arguments: Any) -> Any:
+        result = original(*arguments)
+        calls.append(result)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return result
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Trainer, "validate", interrupted)
+        phase(ema=0.5, checkpoints=checkpoints).run()
+    resumed = phase(ema=0.5, checkpoints=checkpoints)
+    resumed.run()
+    assert [row | {"seconds": 0} for row in resumed.rows] == [row | {"seconds": 0} for row in whole.rows]
+    for mine, other in zip(resumed.best.weights, whole.best.weights, strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_the_rate_is_cut_and_the_phase_ends_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:

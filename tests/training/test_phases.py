@@ -19,10 +19,13 @@ from pipelines.models.assemble import backbone_of, build_classifier, walk_layers
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
+from pipelines.store.artifacts import read_json
+from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights
 from pipelines.training.phases import fine_tune, train_head
 from pipelines.training.state import load_weights, rebuild
+from pipelines.training.trainer import Trainer
 from tests.small import small_lite0
 from tests.sources.folders import write_learnable
 
@@ -160,6 +163,49 @@ def test_a_from_scratch_model_learns_whole_without_a_head_phase(trained: Trained
     for learned, before in zip(model.weights, first.weights, strict=True):
         assert not np.array_equal(learned, before), learned.path  # the statistics of BatchNormalization too
     assert train().artifact.digest == tuned.artifact.digest
+
+
+def test_a_run_that_diverges_names_its_images(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "step", _fail)
+    recipe = Recipe.model_validate({**RECIPE.model_dump(), "augment": {"mixup": 0.2}})
+    checkpoints = Checkpoints(tmp_path, every_steps=1)
+    with pytest.raises(RunError, match=r"the loss became nan .* are listed in .*failure\.json$"):
+        train_head(trained.home, trained.prepared, config=training_slice(recipe), head=HEAD, checkpoints=checkpoints)
+    (batch,) = read_json(tmp_path / "failure.json")["batches"]
+    examples, _ = read_examples(trained.home, trained.prepared, "train")
+    files = set(zip(examples.paths, examples.digests, strict=True))
+    assert batch["step"] == 0
+    assert len(batch["images"]) == RECIPE.batch_size
+    for image in batch["images"]:
+        assert {(image["path"], image["sha256"]), (image["mixed_with"]["path"], image["mixed_with"]["sha256"])} <= files
+
+
+def _fail(trainer: Trainer, *_: Any) -> float:
+    trainer._steps_done.assign_add(1)
+    return math.nan
+
+
+def test_both_phases_take_every_technique(trained: Trained) -> None:
+    techniques = {"epochs": 2, "schedule": "cosine", "warmup_epochs": 0.5, "optimizer": "adamw", "clip_norm": 1.0, "ema": 0.5}
+    techniques |= {"label_smoothing": 0.1, "class_weights": "balanced"}
+    recipe = Recipe.model_validate(
+        {
+            **RECIPE.model_dump(),
+            "resources": {"precision": "mixed_bfloat16"},
+            "head": {**techniques, "learning_rate": 1e-2},
+            "fine_tune": {**techniques, "layer_decay": 0.9, "learning_rate": 1e-3},
+        }
+    )
+    config = training_slice(recipe)
+    head = train_head(trained.home, trained.prepared, config=config, head=recipe.head)
+    tuned = fine_tune(trained.home, trained.prepared, head, config=config, fine_tune=recipe.fine_tune)
+    assert len(read_history(trained.home, tuned)) == 4
+    for model in (head, tuned):
+        accuracy, loss = trained.validation_figures(model)  # in float32
+        assert model.val_accuracy == pytest.approx(accuracy, abs=0.2)
+        assert model.val_loss == pytest.approx(loss, abs=0.05)
+    served = rebuild(trained.home, trained.prepared, tuned, model=RECIPE.model)
+    assert {layer.compute_dtype for layer in walk_layers(served)} == {"float32"}
 
 
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:

@@ -21,7 +21,7 @@ from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import read_json
 from tests.sources.folders import write_learnable
 from tests.training import resumable
-from tests.training.resumable import EVERY_STEPS, HEAD, SCRATCH, STEPS_PER_EPOCH, TINY, Death
+from tests.training.resumable import EVERY_STEPS, HEAD, SCRATCH, STEPS_PER_EPOCH, TECHNIQUES, TINY, Death
 
 pytestmark = pytest.mark.slow
 TOTAL_STEPS = SCRATCH.epochs * STEPS_PER_EPOCH
@@ -72,6 +72,18 @@ def test_a_killed_run_ends_as_an_undisturbed_one(death: Death, processes: Proces
     assert not (tmp_path / "rows.json").exists()
     assert processes.run(resumable.run_scratch, tmp_path, None) == 0
     assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("name", TECHNIQUES)
+def test_each_technique_ends_as_undisturbed(name: str, processes: Processes, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    assert processes.run(resumable.run_scratch, whole, None, *TECHNIQUES[name]) == 0
+    for death in (Death("step", 3), Death("step", 5), Death("validation", 2), Death("step", 3)):  # in epochs 1, 2, 3 and 4
+        assert processes.run(resumable.run_scratch, killed, death, *TECHNIQUES[name]) == -signal.SIGKILL
+    assert processes.run(resumable.run_scratch, killed, None, *TECHNIQUES[name]) == 0
+    assert_same(killed, whole)
+    assert len(read_json(whole / "rows.json")) == 4
 
 
 def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
