@@ -28,11 +28,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_fine_tune": {"fine_tune": {"epochs": 0}},
     "layers_9": {"fine_tune": {"layers": 9}},
     "layers_60": {"fine_tune": {"layers": 60}},
-    "rate_3e-5": {"fine_tune": {"learning_rate": 3e-5}},
-    "rate_3e-4": {"fine_tune": {"learning_rate": 3e-4}},
-    "rate_1e-3": {"fine_tune": {"learning_rate": 1e-3}},
-    "epochs_5": {"fine_tune": {"epochs": 5}},
-    "patience_2": {"fine_tune": {"patience": 2}},
+    "plateau_10_1e-4": {"fine_tune": {"schedule": "plateau", "epochs": 10, "learning_rate": 1e-4}},
+    "plateau_10_1e-3": {"fine_tune": {"schedule": "plateau", "epochs": 10, "learning_rate": 1e-3}},
+    "cosine_5_3e-4": {"fine_tune": {"learning_rate": 3e-4}},
+    "cosine_5_3e-3": {"fine_tune": {"learning_rate": 3e-3}},
+    "cosine_10_1e-3": {"fine_tune": {"epochs": 10}},
+    "one_cycle_5_1e-3": {"fine_tune": {"schedule": "one_cycle"}},
     "head_rate_3e-3": {"head": {"learning_rate": 3e-3}},
     "head_epochs_5": {"head": {"epochs": 5}},
 }
@@ -95,6 +96,7 @@ def take_some(root: Path, folder: Path) -> Path:
 
 
 def main() -> None:
+    import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
     from pipelines.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -88,6 +88,7 @@ def time_command(command: list[Any]) -> float:
 
 def measure_bound(*, images: int, size: int) -> float:
     """Seconds of one forward pass of so many images through the default backbone, in this process; building it not counted."""
+    import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
     from pipelines.allocator import keep_freed_memory
 
     keep_freed_memory()

@@ -37,6 +37,7 @@ BackboneName = Literal[
 BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+Schedule = Literal["plateau", "cosine", "one_cycle", "constant"]
 
 
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -254,7 +255,7 @@ class PhaseConfig(Section):
 
     epochs: int = Field(10, ge=0, le=10_000)
     learning_rate: float = Field(1e-3, gt=0, le=10, description="the highest of the phase; Adam 1e-3 is Keras's own default")
-    schedule: Literal["plateau", "cosine", "one_cycle", "constant"] = Field(
+    schedule: Schedule = Field(
         "plateau",
         description="plateau: cut when the validation loss stands still (Keras's ReduceLROnPlateau); cosine: down to 0 at the"
         " phase's end (Loshchilov and Hutter, 2017); one_cycle: up for 30% of the steps and down to almost 0, as PyTorch's"
@@ -325,16 +326,18 @@ class HeadConfig(PhaseConfig):
 class FineTuneConfig(PhaseConfig):
     """Phase 2: the top `layers` layers of the backbone and the head, at a low rate. 0 epochs skip it.
 
-    The only phase of a from-scratch model.
+    The only phase of a from-scratch model. Epochs, rate and schedule were chosen by benchmarks/defaults.py: five epochs of a
+    cosine from 1e-3 beat ten at 1e-4 on three sets, in less time (docs/decisions/0016-defaults.md).
     """
 
-    learning_rate: float = Field(1e-4, gt=0, le=10)
+    epochs: int = Field(5, ge=0, le=10_000)
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    schedule: Schedule = "cosine"
     layers: int | str = Field(
         20,
         description="what of the backbone learns: so many of its last layers, all from a block on (such as block6a), or all;"
         " a pretrained one's BatchNorm never does",
     )
-
     layer_decay: float = Field(
         1.0,
         gt=0,

@@ -22,7 +22,7 @@ FROM_SCRATCH_DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "augment": {"rotation": 0.0, "zoom": 0.0, "translation": 0.125},
         "model": {"weights": "none", "hidden_units": 256, "dropout": 0.5},
         "head": {"epochs": 0},
-        "fine_tune": {"epochs": 40, "layers": "all", "learning_rate": 1e-3, "patience": 8},
+        "fine_tune": {"epochs": 40, "layers": "all", "learning_rate": 1e-3, "schedule": "plateau", "patience": 8},
     }
 )
 

@@ -11,7 +11,7 @@ import pytest
 
 # Before anything imports TensorFlow or Prefect.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
+import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
 from tests.sources.folders import write_classes
 
 # A shell makes what it runs in the background deaf to Ctrl-C; tests send one to themselves.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +20,51 @@ _PROBE = Path(__file__).with_name("parity_probe.py")
 _LOG_LINES_SHOWN = 15
 
 
-def ask_saved_model(saved_model: Path, contents: Sequence[bytes], scratch: Path) -> tuple[NDArray[np.float32], list[str]]:
-    """Probabilities float32 [n, classes] and class names that a SavedModel gives for files, in a fresh process.
+class Probe:
+    """A fresh process that imports TensorFlow while the SavedModel is still being written, to be asked about it then.
 
-    Raises:
-        ParityError: it can't be loaded, or fails on one of the files; the last lines of its log are given.
+    It has TensorFlow's own settings, not those of this process. To be used as a context, which ends it.
+
+    Args:
+        saved_model: the folder that will be there.
+        scratch: a folder to make, for the files that are asked about.
     """
-    scratch.mkdir()
-    for number, content in enumerate(contents):
-        (scratch / str(number)).write_bytes(content)
-    command = [sys.executable, "-I", str(_PROBE), str(saved_model), str(scratch)]
-    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        log = "\n".join(finished.stderr.splitlines()[-_LOG_LINES_SHOWN:])
-        raise ParityError(f"the exported SavedModel does not run in a fresh process (exit {finished.returncode}):\n{log}")
-    answers = json.loads((scratch / "answers.json").read_bytes())
-    return np.asarray(answers["probabilities"], np.float32), answers["class_names"]
+
+    def __init__(self, saved_model: Path, scratch: Path) -> None:
+        scratch.mkdir()
+        self._scratch = scratch
+        command = [sys.executable, "-I", str(_PROBE), str(saved_model), str(scratch)]
+        environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=environment
+        )
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the process, asked or not."""
+        self._process.kill()
+        self._process.communicate()
+
+    def ask(self, contents: Sequence[bytes]) -> tuple[NDArray[np.float32], list[str]]:
+        """Probabilities float32 [n, classes] and class names that the SavedModel gives for files; once only.
+
+        Raises:
+            ParityError: it can't be loaded, or fails on one of the files; the last lines of its log are given.
+        """
+        for number, content in enumerate(contents):
+            (self._scratch / str(number)).write_bytes(content)
+        _, log = self._process.communicate("begin\n")
+        if self._process.returncode != 0:
+            shown = "\n".join(log.splitlines()[-_LOG_LINES_SHOWN:])
+            raise ParityError(
+                f"the exported SavedModel does not run in a fresh process (exit {self._process.returncode}):\n{shown}"
+            )
+        answers = json.loads((self._scratch / "answers.json").read_bytes())
+        return np.asarray(answers["probabilities"], np.float32), answers["class_names"]
 
 
 def check_parity(name: str, expected: NDArray[np.float32], received: NDArray[np.float32]) -> float:

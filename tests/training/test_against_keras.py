@@ -127,7 +127,9 @@ def build(precision: Any) -> keras.Model:
 def train_here(name: str) -> tuple[PhaseRun, keras.Model]:
     technique = TECHNIQUES[name]
     model = build(technique.precision)
-    settings = FineTuneConfig.model_validate({"epochs": EPOCHS, "patience": 9, "learning_rate": RATE, **technique.settings})
+    settings = FineTuneConfig.model_validate(
+        {"epochs": EPOCHS, "patience": 9, "learning_rate": RATE, "schedule": "plateau", **technique.settings}
+    )
     weights = balanced_class_weights(LABELS, 2) if settings.class_weights == "balanced" else None
     data = PhaseData(lambda _: batches(LABELS), VALIDATION, STEPS, len(IMAGES), class_weights=weights)
     run = PhaseRun(
