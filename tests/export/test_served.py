@@ -55,7 +55,7 @@ def test_it_refuses_what_only_prepare_can_read(saved: tuple[Any, Path]) -> None:
             serve(images=tf.constant([FILES[name]]))
 
 
-def test_one_answer_has_every_output_and_no_images_none(saved: tuple[Any, Path]) -> None:
+def test_an_answer_has_every_output(saved: tuple[Any, Path]) -> None:
     serve = tf.saved_model.load(str(saved[1])).signatures["serving_default"]
     contents = next(iter(FILES.values()))
     answer = serve(images=tf.constant([contents, contents]))
@@ -63,7 +63,6 @@ def test_one_answer_has_every_output_and_no_images_none(saved: tuple[Any, Path])
     np.testing.assert_allclose(answer["probabilities"].numpy().sum(axis=1), 1, rtol=1e-5)
     best = int(answer["probabilities"].numpy()[0].argmax())
     assert answer["predicted"].numpy()[1].decode() == CLASSES[best]
-    assert serve(images=tf.constant([], tf.string))["probabilities"].shape == (0, 3)
 
 
 def test_the_probe_imports_nothing_but_tensorflow() -> None:
