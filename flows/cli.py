@@ -207,13 +207,13 @@ def run_train(
     with stderr_to_log(home / "logs", verbose=verbose):
         if not console.is_terminal:
             say(console, "starting Prefect")
-        import_ahead(home)
         with console.status("starting Prefect"):
             from flows.train import train_model
             from pipelines.sources.summary import find_conflicts
             from pipelines.store.artifacts import read_json
             from pipelines.store.index import read_index
 
+            import_ahead(home)  # while this process waits for the server
             start_prefect()
         with display_stages(console):
             target = str(out) if out else None
