@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home, find_source
-from flows.surroundings import configure, import_ahead, start_prefect, stderr_to_log
+from flows.surroundings import configure, importing_ahead, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.run_folder import CONFIG
@@ -213,8 +213,8 @@ def run_train(
             from pipelines.store.artifacts import read_json
             from pipelines.store.index import read_index
 
-            import_ahead(home)  # while this process waits for the server
-            start_prefect()
+            with importing_ahead(home):
+                start_prefect()
         with display_stages(console):
             target = str(out) if out else None
             folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))

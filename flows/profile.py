@@ -77,7 +77,10 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
             "images": profile.images,
             "bad_files": profile.bad_files,
             "recipe": recipe.model_dump(mode="json"),
-            "images_per_second": {name: value for name, value in asdict(rates).items() if not name.endswith("_wait")},
+            "views": rates.views,
+            "images_per_second": {
+                name: value for name, value in asdict(rates).items() if name != "views" and not name.endswith("_wait")
+            },
             "waiting": {name.removesuffix("_wait"): value for name, value in asdict(rates).items() if name.endswith("_wait")},
             "verdict": verdict,
         }

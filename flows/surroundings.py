@@ -75,16 +75,23 @@ def start_prefect() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def import_ahead(home: Path) -> None:
-    """Imports what the stages need in a thread of its own, while Prefect's server starts in a process of its own.
+@contextmanager
+def importing_ahead(home: Path) -> Iterator[None]:
+    """Imports what the stages need in a thread beside the block, in which Prefect's server starts in a process of its own.
 
     Not where records lie in the home: the run may then be all cache hits, which need none of it.
     """
     if (home / "records").exists():
+        yield
         return
     modules = ("data.prepare", "training.embed", "training.phases", "evaluation.evaluate", "export.export")
     names = [f"pipelines.{module}" for module in modules]
-    threading.Thread(target=lambda: [importlib.import_module(name) for name in names], name="imports").start()
+    thread = threading.Thread(target=lambda: [importlib.import_module(name) for name in names])
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # else TensorFlow's talk on standard error would come when nobody keeps it in a log any more
 
 
 @contextmanager

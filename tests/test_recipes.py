@@ -63,7 +63,7 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
         ("head={optimizer: adamw, weight_decay: 0}", "`head`: `optimizer: adamw` without `weight_decay` is adam"),
         ("fine_tune={schedule: cosine, plateau_patience: 3}", "`fine_tune`: `plateau_patience` is of `schedule: plateau`"),
         ("head={schedule: one_cycle, warmup_epochs: 1}", "`warmup_epochs` must be 0 with `schedule: one_cycle`"),
-        ("fine_tune.warmup_epochs=10", "`fine_tune`: `warmup_epochs` must be below `epochs` \\(10\\); received 10"),
+        ("fine_tune.warmup_epochs=10", "`fine_tune`: `warmup_epochs` must be below `epochs` \\(5\\); received 10"),
         ("head.schedule=step", "`head.schedule`: .*'plateau', 'cosine', 'one_cycle' or 'constant'; received 'step'"),
         ("head.layer_decay=.5", "unknown key `head.layer_decay`; did you mean `fine_tune.layer_decay`"),
         ("head.ema=1", "`head.ema`: .* less than 1; received 1"),

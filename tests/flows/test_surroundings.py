@@ -6,12 +6,11 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from flows.surroundings import configure, import_ahead
+from flows.surroundings import configure, importing_ahead
 
 COMMAND = str(Path(sys.executable).with_name("imagemill"))
 
@@ -39,14 +38,15 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path, photos: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_stages_need_is_imported_ahead_unless_there_are_records(tmp_path: Path) -> None:
-    def running() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "imports"]
-
+def test_what_the_stages_need_is_imported_ahead_unless_there_are_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr("importlib.import_module", imported.append)
     (tmp_path / "old" / "records").mkdir(parents=True)
-    import_ahead(tmp_path / "old")
-    assert running() == []
-    import_ahead(tmp_path / "new")
-    for thread in running():
-        thread.join()
-    assert {"pipelines.training.phases", "pipelines.export.export"} <= sys.modules.keys()
+    with importing_ahead(tmp_path / "old"):
+        pass
+    assert imported == []
+    with pytest.raises(ZeroDivisionError), importing_ahead(tmp_path / "new"):
+        raise ZeroDivisionError
+    assert {"pipelines.training.phases", "pipelines.export.export"} <= set(imported)

@@ -310,7 +310,7 @@ def test_the_head_is_as_the_recipe_says() -> None:
 def test_wrong_requests(mobilenet: keras.Model) -> None:
     with pytest.raises(InputError, match="`num_classes` must be at least 2; received 1"):
         build_classifier(ModelConfig(weights="none"), image_size=32, num_classes=1, seed=1)
-    with pytest.raises(InputError, match=r"`fine_tune\.layers` must be at least 1, or all; received 0"):
+    with pytest.raises(InputError, match=r"`fine_tune\.layers` must be at least 1; received 0"):
         set_trainable_top(mobilenet, layers=0)
     image = keras.Input((4,))
     with pytest.raises(InputError, match="the model 'mine' has no backbone of imagemill's table in it"):

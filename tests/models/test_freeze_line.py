@@ -58,7 +58,8 @@ def test_prefix_then_suffix_is_the_whole_and_shares_its_weights(model: keras.Mod
         parts = split(model)
         activations = parts.prefix(images, training=False)
         assert tuple(activations.shape[1:]) == parts.shape
-        np.testing.assert_allclose(parts.suffix(activations, training=False), whole, rtol=1e-5, atol=1e-6)
+        logits = np.asarray(parts.suffix(activations, training=False))
+        assert np.abs(logits - whole).max() <= 1e-5 * np.abs(whole).max()
         assert parts.prefix.trainable_weights == []
         learns = {id(weight) for weight in model.trainable_weights}
         assert {id(weight) for weight in parts.suffix.trainable_weights} == learns
@@ -79,8 +80,10 @@ def test_learning_from_stored_activations_is_learning_from_images(model: keras.M
             with tf.GradientTape() as tape:
                 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, forward())
             weights = [weight.value for weight in model.trainable_weights]
-            for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
-                weight.assign_sub(1e-3 * gradient)
+            gradients = tape.gradient(loss, weights)
+            rate = 1e-2 / tf.linalg.global_norm(gradients)  # random weights make gradients of any size
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.assign_sub(rate * gradient)
             losses.append(float(loss))
         return losses, model.get_weights()
 
@@ -88,7 +91,7 @@ def test_learning_from_stored_activations_is_learning_from_images(model: keras.M
     # Dropout's draws differ from call to call, so it is off; that it is on in training is tested with the phases.
     from_stored = train(lambda: parts.suffix(stored, training=False))
     from_images = train(lambda: model(images, training=False))
-    assert from_stored[0] == pytest.approx(from_images[0], rel=1e-4)
+    assert from_stored[0] == pytest.approx(from_images[0], rel=1e-3)
     assert from_stored[0][0] != from_stored[0][1]
     moved = [
         np.concatenate([np.ravel(new - old) for new, old in zip(after, before, strict=True)])
