@@ -87,6 +87,11 @@ def test_a_from_scratch_model_has_the_second_phase_alone(key: str, message: str)
         load_recipe(None, ["model.backbone=SmallSeparableCNN", key])
 
 
+def test_a_from_scratch_model_has_nothing_to_cache() -> None:
+    with pytest.raises(InputError, match=r"`cache\.mode: features` can't be had with SmallCNN, all of which learns"):
+        load_recipe(None, ["model.backbone=SmallCNN", "cache.mode=features"])
+
+
 def test_a_from_scratch_backbone_brings_its_defaults_and_what_is_written_wins(tmp_path: Path) -> None:
     written = {"model": {"backbone": "SmallCNN", "dropout": 0.1}, "fine_tune": {"epochs": 3}, "augment": {"zoom": 0.2}}
     recipe = Recipe.model_validate(written)

@@ -52,6 +52,11 @@ class Recipe(Section):
     def _cacheable(self) -> Self:
         if self.cache.mode in ("activations", "features") and (reason := self.augment.uncacheable):
             raise ValueError(f"`cache.mode: {self.cache.mode}` can't be had with {reason}; use `cache.mode: auto` or `off`")
+        if self.cache.mode in ("activations", "features") and self.model.from_scratch:
+            raise ValueError(
+                f"`cache.mode: {self.cache.mode}` can't be had with {self.model.backbone}, all of which learns;"
+                " use `auto` or `off`"
+            )
         return self
 
     @model_validator(mode="before")
