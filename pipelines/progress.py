@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+SECONDS_BETWEEN_REPORTS = 0.2  # of work that is done many times a second
+
 
 @dataclass(frozen=True)
 class Progress:

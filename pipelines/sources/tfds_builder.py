@@ -140,7 +140,7 @@ class DataSet:
                     if len(rows) % _REPORT_EVERY == 0 or len(rows) == total:
                         report(Progress(len(rows), total, "images"))
                         let_signals_through()
-            name_of = self.builder.info.features[self.label].int2str
+        name_of = self.builder.info.features[self.label].int2str
         numbers = sorted({label for _, label, _ in rows})
         self._say_unused(numbers)
         columns = {

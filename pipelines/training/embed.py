@@ -28,7 +28,7 @@ from pipelines.data.prepare import Examples, read_examples
 from pipelines.errors import RunError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
-from pipelines.progress import Progress, Report, ignore_progress
+from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
 from pipelines.store.activations import activation_store, row_bytes
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 _AUGMENT_VERSION = 1  # part of the name of a store of changed views: those of another version are not mixed with these
 _VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order
-_SECONDS_BETWEEN_REPORTS = 0.2
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,25 @@ def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: 
         WeightsUnavailableError: pretrained weights can't be had.
         RunError: an activation is beyond the range of `cache.dtype`, or the disk is full; what was finished stays.
     """
-    splits = {split: read_examples(home, prepared, split) for split in ("train", "validation")}
-    views = _make_views(splits, config)
-    frozen, line = _choose(prepared, config, rows=sum(len(view.examples) for view in views))
-    logger.info("%s", line)
-    report(Progress(0, 1, "images", line, milestone=True))
+
+    def say(line: str, level: int = logging.WARNING) -> None:
+        logger.log(level, "%s", line)
+        report(Progress(0, 1, "images", line, milestone=True))
+
+    views: list[_View] = []
+    reason = why_off(config)
+    frozen, line = None, f"cache off: {reason}"
+    if reason is None:
+        views = _make_views({split: read_examples(home, prepared, split) for split in ("train", "validation")}, config)
+        frozen, line = _choose(prepared, config, rows=sum(len(view.examples) for view in views))
+    say(line, logging.INFO)
     if frozen is None:
         return Embedded(artifact=_publish(home, {"stored": line}), features=None, activations=None)
     stores = [{view.name: kind.store(home, view.name) for view in views} for kind in frozen.kinds]
+    for own in stores:
+        for name, store in own.items():
+            for shard in store.remove_damaged():
+                say(f"shard {shard} of the activation store ({name}) is damaged; its activations are made again")
     _fill(frozen, stores, views, report)
     stored = [_describe(home, prepared, kind, own, views) for kind, own in zip(frozen.kinds, stores, strict=True)]
     artifact = _publish(home, {"stored": line, "kinds": [each.artifact.digest for each in stored]})
@@ -131,8 +141,6 @@ def _augment_digest(augment: AugmentConfig) -> str:
 
 def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
     """The frozen part, or None where its work is not stored, and a line that says so."""
-    if reason := why_off(config):
-        return None, f"cache off: {reason}"
     side, classes = prepared.image_size, len(prepared.classes)
     classifier = build_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
     set_trainable_head(classifier)
@@ -182,12 +190,6 @@ def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Mo
 
 def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
     """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted."""
-    for own in stores:
-        for name, store in own.items():
-            for shard in store.remove_damaged():
-                line = f"shard {shard} of the activation store ({name}) is damaged; its activations are made again"
-                logger.warning("%s", line)
-                report(Progress(0, 1, "images", line, milestone=True))
     missing = [_missing(view, [own[view.name] for own in stores]) for view in views]
     total, done, started, reported = sum(len(chosen) for chosen, _ in missing), 0, time.monotonic(), 0.0
     with put_off_signals() as let_signals_through:
@@ -202,7 +204,7 @@ def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View]
                         _append(append, digests[batch], activations, lacking[batch])
                     done += len(chosen[batch])
                     now = time.monotonic()
-                    if now - reported >= _SECONDS_BETWEEN_REPORTS or done == total:
+                    if now - reported >= SECONDS_BETWEEN_REPORTS or done == total:
                         reported = now
                         report(Progress(done, total, "images", view.name, images_per_second=done / max(now - started, 1e-6)))
                     let_signals_through()

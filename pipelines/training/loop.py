@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.config import PhaseConfig
 from pipelines.data.batches import own_errors
 from pipelines.errors import RunError
-from pipelines.progress import Progress, Report
+from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report
 from pipelines.signals import put_off_signals
 from pipelines.training.checkpoint import Checkpoint, Checkpoints
 from pipelines.training.schedule import Patience, rate_at
@@ -24,7 +24,6 @@ from pipelines.training.trainer import Learner, Trainer
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_REPORTS = 0.2
 _LEAST_GAIN_ON_PLATEAU = 1e-4  # nats; the default of Keras's ReduceLROnPlateau
 
 
@@ -166,7 +165,7 @@ class PhaseRun:
             now = time.monotonic()
             if batch == first:
                 built = now  # the graph is built in the first step of a process, which would pass for a slow one
-            if now - reported >= _SECONDS_BETWEEN_REPORTS:
+            if now - reported >= SECONDS_BETWEEN_REPORTS:
                 reported = now
                 images = self._data.images_per_epoch * (batch + 1) / steps
                 rate = self._data.images_per_epoch * (batch - first) / steps / (now - built) if now > built else None

@@ -241,7 +241,7 @@ class Terminated(BaseException):
 def test_an_interrupted_phase_goes_on_at_its_step(
     tmp_path: Path, stop_at: int, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_REPORTS", 0)
     whole, model = phase(), build()
     whole.run()
     checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1000)
