@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home, find_source
-from flows.surroundings import configure, importing_ahead, start_prefect, stderr_to_log
+from flows.surroundings import configure, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.run_folder import CONFIG
@@ -198,26 +198,28 @@ def run_train(
     """Runs the train flow and shows what came of it."""
     from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
     from flows.request import check_request
+    from tasks.worker import working
 
     console = Console()
-    keep_freed_memory()  # before anything starts threads
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
         check_request(find_source(source, recipe, home=home), recipe, home=home, out=out)
     configure(home, verbose=verbose)
     with stderr_to_log(home / "logs", verbose=verbose):
         if not console.is_terminal:
             say(console, "starting Prefect")
-        with console.status("starting Prefect"):
-            from flows.train import train_model
-            from pipelines.sources.summary import find_conflicts
-            from pipelines.store.artifacts import read_json
-            from pipelines.store.index import read_index
+        with working(home, verbose=verbose) as worker:
+            with console.status("starting Prefect"):
+                if not (home / "records").exists():  # a new home: nothing can be a cache hit
+                    worker.expect()
+                from flows.train import train_model
+                from pipelines.sources.summary import find_conflicts
+                from pipelines.store.artifacts import read_json
+                from pipelines.store.index import read_index
 
-            with importing_ahead(home):
                 start_prefect()
-        with display_stages(console):
-            target = str(out) if out else None
-            folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
+            with display_stages(console):
+                target = str(out) if out else None
+                folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
     rows = read_index(folder / "index.parquet")
     print_bad_files(console, rows)
     conflicts = find_conflicts(rows)

@@ -6,11 +6,9 @@ go there; without one Prefect starts a temporary server, whose SQLite database t
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -73,25 +71,6 @@ def start_prefect() -> None:
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextmanager
-def importing_ahead(home: Path) -> Iterator[None]:
-    """Imports what the stages need in a thread beside the block, in which Prefect's server starts in a process of its own.
-
-    Not where records lie in the home: the run may then be all cache hits, which need none of it.
-    """
-    if (home / "records").exists():
-        yield
-        return
-    modules = ("data.prepare", "training.embed", "training.phases", "evaluation.evaluate", "export.export")
-    names = [f"pipelines.{module}" for module in modules]
-    thread = threading.Thread(target=lambda: [importlib.import_module(name) for name in names])
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()  # else TensorFlow's talk on standard error would come when nobody keeps it in a log any more
 
 
 @contextmanager

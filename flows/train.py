@@ -24,7 +24,6 @@ from flows.request import (
     find_source,
     make_default_run_folder,
 )
-from pipelines.allocator import keep_freed_memory
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.recipes import suit_recipe
@@ -44,6 +43,7 @@ from tasks.policies import Place, check_recorded, discard_checkpoints, discard_s
 from tasks.prepare import prepare_task
 from tasks.progress import current_listener
 from tasks.scan import scan
+from tasks.worker import working
 
 
 def _run_name() -> str:
@@ -75,7 +75,6 @@ def train_model(
         RunError: it could have been, and something failed.
     """
     started = time.monotonic()
-    keep_freed_memory()
     recipe = recipe or Recipe()
     absolute_home = Path(home or default_home()).absolute()
     opened = find_source(source, recipe, home=absolute_home)
@@ -83,7 +82,7 @@ def train_model(
     check_request(opened, recipe, home=absolute_home, out=Path(out) if out else None)
     dataset = dataset_name(opened, recipe)
     stages = Stages(place)
-    with use_home(place.home):
+    with use_home(place.home), working(place.home):
         if verify:
             forget_intact(place.home)
         listing = stages.scan(opened, verify=verify)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from pipelines.contracts import Embedded, PreparedImages
 from pipelines.slices import EmbedConfig
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
-from tasks.progress import reporter
+from tasks.policies import Place, stage_task
+from tasks.worker import run_stage
 
 
-@task(name="embed", task_run_name="embed", cache_policy=StagePolicy(stage="embed"), result_serializer=DescriptorSerializer())
+@stage_task("embed")
 def embed_task(place: Place, prepared: PreparedImages, config: EmbedConfig) -> Embedded:
     """Makes sure that the activation store holds what both phases need."""
-    from pipelines.training.embed import embed
-
-    return embed(place.home, prepared, config=config, report=reporter("embed"))
+    embedded: Embedded = run_stage("embed", home=place.home, prepared=prepared, config=config)
+    return embedded

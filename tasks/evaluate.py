@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from pipelines.config import ModelConfig
 from pipelines.contracts import Evaluation, PreparedImages, TrainedModel
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
-from tasks.progress import reporter
+from tasks.policies import Place, stage_task
+from tasks.worker import run_stage
 
 
-@task(
-    name="evaluate",
-    task_run_name="evaluate",
-    cache_policy=StagePolicy(stage="evaluate"),
-    result_serializer=DescriptorSerializer(),
-)
+@stage_task("evaluate")
 def evaluate_task(place: Place, prepared: PreparedImages, trained: TrainedModel, model: ModelConfig, split: str) -> Evaluation:
     """Evaluates the trained model on one split."""
-    from pipelines.evaluation.evaluate import evaluate
-
-    return evaluate(place.home, prepared, trained, split=split, model=model, report=reporter("evaluate"))
+    judged = {"prepared": prepared, "trained": trained, "model": model, "split": split}
+    evaluation: Evaluation = run_stage("evaluate", home=place.home, **judged)
+    return evaluation

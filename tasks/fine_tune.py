@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from pipelines.config import FineTuneConfig
 from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.slices import TrainingConfig
-from tasks.policies import DescriptorSerializer, Place, StagePolicy, checkpoints_of
-from tasks.progress import reporter
+from tasks.policies import Place, checkpoints_of, stage_task
+from tasks.worker import run_stage
 
 
-@task(
-    name="fine_tune",
-    task_run_name="fine_tune",
-    cache_policy=StagePolicy(stage="fine_tune"),
-    result_serializer=DescriptorSerializer(),
-)
+@stage_task("fine_tune")
 def fine_tune_task(
     place: Place,
     prepared: PreparedImages,
@@ -26,16 +19,7 @@ def fine_tune_task(
     settings: FineTuneConfig,
 ) -> TrainedModel:
     """Goes on from the head's best weights, or begins where there is no head phase."""
-    from pipelines.training.phases import fine_tune
-
-    inputs = {
-        "prepared": prepared,
-        "head_model": head_model,
-        "activations": activations,
-        "config": config,
-        "settings": settings,
-    }
-    checkpoints, report = checkpoints_of(place, "fine_tune", **inputs), reporter("fine_tune")
-    return fine_tune(
-        place.home, prepared, head_model, activations, config=config, fine_tune=settings, checkpoints=checkpoints, report=report
-    )
+    read = {"prepared": prepared, "head_model": head_model, "activations": activations, "config": config}
+    checkpoints = checkpoints_of(place, "fine_tune", settings=settings, **read)
+    trained: TrainedModel = run_stage("fine_tune", home=place.home, fine_tune=settings, checkpoints=checkpoints, **read)
+    return trained

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from pipelines.contracts import ImageIndex, Listing
 from pipelines.slices import IngestConfig
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
+from tasks.policies import Place, stage_task
 from tasks.progress import reporter
+from tasks.worker import current_worker
 
 
-@task(
-    name="ingest",
-    task_run_name="ingest",
-    cache_policy=StagePolicy(stage="ingest"),
-    result_serializer=DescriptorSerializer(),
-)
+@stage_task("ingest")
 def ingest_task(place: Place, listing: Listing, config: IngestConfig) -> ImageIndex:
     """Builds the index of a scanned source."""
     from pipelines.sources.ingest import ingest
 
+    current_worker().expect()  # new images: all that follows has to be done too
     return ingest(place.home, place.source, listing, config=config, report=reporter("ingest"))

@@ -11,28 +11,30 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from filelock import FileLock, Timeout
-from prefect import Task
+from prefect import Task, task
 from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import Serializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, Field
 
 from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImages, StoredActivations, StoredView
-from pipelines.errors import RunError
+from pipelines.errors import RunError, one_line
 from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
 from pipelines.store.shards import damaged_shards
 from pipelines.training.checkpoint import Checkpoints
 from tasks.progress import current_listener
+from tasks.worker import WorkerLostError, rest_worker
 
 # Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
 STAGE_VERSIONS: Mapping[str, int] = {
@@ -48,6 +50,9 @@ STAGE_VERSIONS: Mapping[str, int] = {
 _QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
 
 _home: ContextVar[Path] = ContextVar("home")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,27 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
     described = {name: _key_part(value) for name, value in inputs.items() if not isinstance(value, Place)}
     content = json.dumps([stage, STAGE_VERSIONS[stage], described], sort_keys=True)
     return f"{stage}-{hashlib.sha256(content.encode()).hexdigest()[:40]}"
+
+
+def stage_task(stage: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Makes a function the Prefect task of a stage: kept by its key, and tried once more where its process was lost."""
+    return task(
+        name=stage,
+        task_run_name=stage,
+        cache_policy=StagePolicy(stage=stage),
+        result_serializer=DescriptorSerializer(),
+        retries=1,
+        retry_condition_fn=_was_lost,
+    )
+
+
+def _was_lost(stage_task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    if not isinstance(error, WorkerLostError):
+        return False
+    again = Progress(0, 1, "stages", f"{one_line(error)}; if this was the first time, it is tried again", milestone=True)
+    current_listener().progressed(stage_task.name, again)
+    return True
 
 
 def in_home(stage_task: Task[Any, Any], home: Path) -> Task[Any, Any]:
@@ -227,6 +253,7 @@ class FileLocks:
             stage = key.rpartition("-")[0]
             waits = Progress(0, 1, "stages", "waits for another run that is doing the same work", milestone=True)
             current_listener().progressed(stage, waits)
+            rest_worker()  # who waits keeps nothing that the other may wait for
             lock.acquire()
         self._held[key] = (holder, lock)
         return True

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prefect import task
-
 from pipelines.config import StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages
-from tasks.policies import DescriptorSerializer, Place, StagePolicy
-from tasks.progress import reporter
+from tasks.policies import Place, stage_task
+from tasks.worker import run_stage
 
 
-@task(
-    name="prepare",
-    task_run_name="prepare",
-    cache_policy=StagePolicy(stage="prepare"),
-    result_serializer=DescriptorSerializer(),
-)
+@stage_task("prepare")
 def prepare_task(
     place: Place, index: ImageIndex, image_size: int, resize: Literal["stretch", "crop"], store: StoreConfig
 ) -> PreparedImages:
     """Makes sure that the image store holds every usable image."""
-    from pipelines.data.prepare import prepare
-
-    report = reporter("prepare")
-    return prepare(place.home, place.source, index, image_size=image_size, resize=resize, store=store, report=report)
+    prepared: PreparedImages = run_stage(
+        "prepare", home=place.home, root=place.source, index=index, image_size=image_size, resize=resize, store=store
+    )
+    return prepared

@@ -26,15 +26,18 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect's real temporary server over SQLite, started once."""
+    """Prefect's real temporary server over SQLite, started once; the heavy stages of its flows run in this process."""
     from flows.surroundings import configure
+    from tasks.worker import use_worker
+    from tests.wire import WireWorker
 
     saved = dict(os.environ)
     configure(tmp_path_factory.mktemp("prefect-home"), verbose=False)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=90), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    settings = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with prefect_test_harness(server_startup_timeout=90), temporary_settings(settings), use_worker(WireWorker()):
         yield
     os.environ.clear()
     os.environ.update(saved)

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import is_running, wait_for
 from tests.sources.folders import write_classes
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,13 @@ def test_two_at_once_on_a_new_home_do_the_work_once(place: Place) -> None:
     assert "dog\\n[b]x" in outputs[0][0]
 
 
+def find_worker(run: subprocess.Popen[str]) -> int:
+    """The process that the heavy stages of a run are in."""
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    (worker,) = [pid for pid in children if b"tasks.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(worker)
+
+
 def read_until(run: subprocess.Popen[str], start: str) -> list[str]:
     """What a run says up to the line that begins so."""
     assert run.stdout is not None
@@ -79,23 +87,32 @@ def test_an_interrupted_run_says_so_and_it_and_a_killed_one_go_on_from_their_che
     checkpoints = place.home / "checkpoints"
     with place.start("interrupted", *settings) as run:
         read_until(run, "head: epoch 2/")
+        worker = find_worker(run)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the command and to Prefect's server
         errors = run.communicate(timeout=120)[1]
         assert errors == "imagemill: interrupted; what was done is kept, and the same command goes on from there\n"
         assert run.returncode == 130
+        assert not is_running(worker)
     assert not (place.folder / "interrupted").exists()
     assert not list((place.home / "tmp").iterdir())
     assert len(list(checkpoints.iterdir())) == 1
     with place.start("killed", *settings) as run:
         said = read_until(run, "head: epoch ")
+        worker = find_worker(run)
         os.killpg(run.pid, signal.SIGKILL)
+    wait_for(lambda: not is_running(worker))  # by itself
     assert {"ingest: cached\n", "prepare: cached\n"} <= set(said)
     assert said[-2].startswith("head: goes on from its checkpoint at step ")
     assert len(list(checkpoints.iterdir())) == 1
     with place.start("resumed", *settings) as resumed:
-        output, errors = resumed.communicate(timeout=400)
+        output = "".join(read_until(resumed, "head: epoch "))
+        os.kill(find_worker(resumed), signal.SIGKILL)  # as the system does when memory runs out: the stage is tried again
+        rest, errors = resumed.communicate(timeout=400)
+    output += rest
     assert resumed.returncode == 0, errors
     assert "head: goes on from its checkpoint at step" in output
+    assert "the process of stage `head` ended by SIGKILL" in output
+    assert output.count("head: goes on from its checkpoint at step") == 2
     assert "head: epoch 3/" not in output
     history = pq.read_table(place.folder / "resumed" / "history.parquet")["epoch"].to_pylist()
     assert history == list(range(1, 31))

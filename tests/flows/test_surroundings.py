@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.surroundings import configure, importing_ahead
+from flows.surroundings import configure
 
 COMMAND = str(Path(sys.executable).with_name("imagemill"))
 
@@ -36,17 +36,3 @@ def test_a_server_that_does_not_answer_is_named(tmp_path: Path, photos: Path) ->
     assert done.stderr.startswith(f"imagemill: the Prefect server at {address} does not answer (")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_what_the_stages_need_is_imported_ahead_unless_there_are_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    imported: list[str] = []
-    monkeypatch.setattr("importlib.import_module", imported.append)
-    (tmp_path / "old" / "records").mkdir(parents=True)
-    with importing_ahead(tmp_path / "old"):
-        pass
-    assert imported == []
-    with pytest.raises(ZeroDivisionError), importing_ahead(tmp_path / "new"):
-        raise ZeroDivisionError
-    assert {"pipelines.training.phases", "pipelines.export.export"} <= set(imported)

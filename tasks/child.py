@@ -1,0 +1,116 @@
+"""What the supervised child process runs: stages, one after the other, as they are asked for on standard input.
+
+Requests and answers are JSON, one a line. A request names a function and its arguments, or functions that are to come; an
+answer is progress, a descriptor or an error. Whatever else is written to standard output goes to standard error, the log.
+
+When its parent ends, standard input does too: the child then does what it does on SIGTERM, which is to save and to leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pkgutil import resolve_name
+from typing import Any, TextIO, get_type_hints
+
+from pydantic import TypeAdapter
+
+from pipelines.allocator import keep_freed_memory
+from pipelines.progress import Progress
+
+SECONDS_TO_LEAVE = 20.0  # between two steps of training there are at most a few
+
+
+def read_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the function's annotations want them, from what JSON made of them.
+
+    Raises:
+        pydantic.ValidationError: one does not fit, which only a parent of another version can cause.
+    """
+    hints = get_type_hints(function)
+    return {name: TypeAdapter(hints[name]).validate_python(value) for name, value in arguments.items()}
+
+
+def describe_error(error: Exception) -> dict[str, Any]:
+    """An exception as JSON, from which `tasks.worker` makes the same again where it is one of ours or the system's."""
+    described: dict[str, Any] = {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "notes": list(getattr(error, "__notes__", [])),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    if isinstance(error, OSError):
+        described |= {"errno": error.errno, "strerror": error.strerror, "filename": error.filename}
+    return described
+
+
+def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[[dict[str, Any]], None]) -> None:
+    """Does what is asked for, until there is nothing more to come."""
+
+    def report(progress: Progress) -> None:
+        answer({"progress": asdict(progress)})
+
+    while (request := requests.get()) is not None:
+        os.environ.update(request.get("environment", {}))
+        if "ahead" in request:
+            for name in request["ahead"]:
+                resolve_name(name)
+            continue
+        try:
+            function = resolve_name(request["function"])
+            made = function(**read_arguments(function, request["arguments"]), report=report)
+        except Exception as error:  # noqa: BLE001 (the parent raises it again)
+            answer({"error": describe_error(error)})
+        else:
+            answer({"descriptor": type(made).__name__, "data": made.model_dump(mode="json")})
+
+
+def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:
+    """Hands on what comes in; when the parent has gone, makes sure that this process goes too."""
+    for line in source:
+        requests.put(json.loads(line))
+    left_alone.set()
+    requests.put(None)  # enough for an idle child
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(SECONDS_TO_LEAVE)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Entry point of the child."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which training puts off to the end of a step
+    keep_freed_memory()  # before anything starts threads
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def answer(content: dict[str, Any]) -> None:
+        with lock, suppress(BrokenPipeError):  # the parent has gone: the listener sees to what follows from that
+            answers.write(json.dumps(content) + "\n")
+            answers.flush()
+
+    requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    left_alone = threading.Event()
+    threading.Thread(target=_listen, args=(sys.stdin, requests, left_alone), daemon=True).start()
+    status = 0
+    try:
+        _serve(requests, answer)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGTERM
+    except BaseException:  # noqa: BLE001 (the log tells what it was)
+        traceback.print_exc()
+        status = 1
+    finally:
+        with suppress(KeyboardInterrupt):  # the listener's, where there was nothing to do
+            sys.stderr.flush()
+        if left_alone.is_set():
+            os.killpg(0, signal.SIGKILL)  # itself, and what it started: nobody else would
+        os._exit(status)  # TensorFlow takes a second to tidy up what the system frees at once

@@ -1,0 +1,273 @@
+"""Where the heavy stages of a run happen: one supervised child process for all of them, so that TensorFlow starts once.
+
+A native crash or a lack of memory ends the child, not the flow; what it held of a GPU's memory is free when it has gone. It
+has a session of its own, so that Ctrl-C reaches the flow alone, which then tells the child to save and to leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import IO, Any, Protocol, Self
+
+from pydantic_core import to_jsonable_python
+
+from pipelines import errors
+from pipelines.contracts import DESCRIPTORS, Descriptor
+from pipelines.errors import RunError
+from pipelines.progress import Progress, Report
+from tasks.child import SECONDS_TO_LEAVE
+from tasks.progress import reporter
+
+# The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations.
+STAGES: Mapping[str, str] = {
+    "prepare": "pipelines.data.prepare:prepare",
+    "embed": "pipelines.training.embed:embed",
+    "head": "pipelines.training.phases:train_head",
+    "fine_tune": "pipelines.training.phases:fine_tune",
+    "evaluate": "pipelines.evaluation.evaluate:evaluate",
+    "export": "pipelines.export.export:export",
+}
+_LOG_LINES_SHOWN = 15
+_KILLED_BY_THE_SYSTEM = -signal.SIGKILL
+
+
+class WorkerLostError(RunError):
+    """The child process ended in the middle of a stage: the stage may be tried again, and goes on from its checkpoint."""
+
+
+class ChildTraceback(Exception):  # noqa: N818 (it is never raised)
+    """Where in the child an error came from, to be printed with it."""
+
+
+class Worker(Protocol):
+    """What runs heavy stages."""
+
+    def expect(self) -> None:
+        """Says that stages will come, so that what they need may be imported meanwhile."""
+
+    def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
+        """Runs one stage and returns its descriptor.
+
+        Raises: what the stage raises.
+        """
+
+    def rest(self) -> None:
+        """Lets go of the machine for as long as no stage is run."""
+
+
+class InProcess:
+    """Runs stages in this process: for tests, and to measure what the child costs."""
+
+    def expect(self) -> None:
+        """Nothing."""
+
+    def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
+        """Calls the stage's function."""
+        return resolve_name(STAGES[stage])(**arguments, report=report)
+
+    def rest(self) -> None:
+        """Nothing."""
+
+
+class ChildWorker:
+    """Runs stages in a child process, which is started when it is first needed, and ends with the block.
+
+    Args:
+        logs: folder for the log that the child writes, which stays only where the child was lost; None for standard error.
+    """
+
+    def __init__(self, logs: Path | None) -> None:
+        self._logs = logs
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the child."""
+        self.rest()
+
+    def expect(self) -> None:
+        """Starts the child and has it import what all heavy stages need."""
+        self._ask({"ahead": list(STAGES.values())})
+
+    def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
+        """Runs one stage in the child.
+
+        Raises:
+            WorkerLostError: the child ended in the middle; the last lines of its log are given.
+            Exception: what the stage raised: ours and the system's errors as they are, others as RuntimeError.
+        """
+        try:
+            self._ask({"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments))})
+            return self._await(stage, report)
+        except WorkerLostError:
+            raise
+        except BaseException:
+            # Ctrl-C, a cancelled flow run, or an error of this side: nobody would read the child's answer.
+            if self._busy:
+                self._end()
+            raise
+
+    def rest(self) -> None:
+        """Ends the child if there is one."""
+        if self._process is not None:
+            self._end()
+
+    def _ask(self, request: Mapping[str, Any]) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._busy = "function" in request
+        with suppress(BrokenPipeError):  # it is seen, and told, when the answer is awaited
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+
+    def _start(self) -> None:
+        if self._logs is not None:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._log = tempfile.NamedTemporaryFile(dir=self._logs, prefix="worker-", suffix=".log", delete=False)  # noqa: SIM115
+        pipe = subprocess.PIPE
+        # Modules are found where this process finds them.
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tasks.child import main; main()"
+        command = [sys.executable, "-c", code, json.dumps(sys.path)]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, start_new_session=True)
+
+    def _await(self, stage: str, report: Report) -> Descriptor:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            content = json.loads(line)
+            if "progress" in content:
+                report(Progress(**content["progress"]))
+                continue
+            self._busy = False
+            if "error" in content:
+                raise make_error(content["error"])
+            return DESCRIPTORS[content["descriptor"]].model_validate(content["data"])
+        raise WorkerLostError(self._tell_loss(stage))
+
+    def _tell_loss(self, stage: str) -> str:
+        """What is known of a child that ended by itself; its log stays."""
+        assert self._process is not None
+        status, log = self._process.wait(), Path(self._log.name) if self._log else None
+        self._forget(keep_log=True)
+        how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+        hint = ", as the system does when memory runs out" if status == _KILLED_BY_THE_SYSTEM else ""
+        told = f"the process of stage `{stage}` ended by {how}{hint}"
+        if log is None:
+            return told
+        return "\n".join([f"{told}; its log is {log}", *log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]])
+
+    def _end(self) -> None:
+        """Has the child save what it is at and leave; one that does not, in time, is killed with all that it started."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            if self._busy:
+                with suppress(BrokenPipeError):
+                    self._process.stdin.close()  # the child takes this as SIGTERM
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(SECONDS_TO_LEAVE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._forget(keep_log=False)
+
+    def _forget(self, *, keep_log: bool) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        if self._log is not None:
+            self._log.close()
+            if not keep_log:
+                Path(self._log.name).unlink(missing_ok=True)
+        self._process, self._log, self._busy = None, None, False
+
+
+def make_error(described: Mapping[str, Any]) -> Exception:
+    """The exception that `tasks.child.describe_error` described."""
+    kind, message = described["kind"], described["message"]
+    own = getattr(errors, kind, None)
+    error: Exception
+    if isinstance(own, type) and issubclass(own, errors.ImagemillError):
+        error = own(message)
+    elif described.get("errno") is not None:
+        error = OSError(described["errno"], described["strerror"], described["filename"])
+    else:
+        error = RuntimeError(f"{kind}: {message}")
+    for note in described["notes"]:
+        error.add_note(note)
+    error.__cause__ = ChildTraceback(described["traceback"])
+    return error
+
+
+_worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
+
+
+@contextmanager
+def use_worker(worker: Worker) -> Iterator[None]:
+    """Has the heavy stages of the flows inside run there."""
+    token = _worker.set(worker)
+    try:
+        yield
+    finally:
+        _worker.reset(token)
+
+
+@contextmanager
+def working(home: Path, *, verbose: bool = False) -> Iterator[Worker]:
+    """Has the heavy stages inside run in the worker that is in force already, or else in a child of this block.
+
+    With `verbose` the child writes to standard error, else to a log in the home.
+    """
+    found = _worker.get()
+    if found is not None:
+        yield found
+        return
+    with ChildWorker(None if verbose else home / "logs") as worker, use_worker(worker):
+        yield worker
+
+
+def current_worker() -> Worker:
+    """The worker in force.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    worker = _worker.get()
+    if worker is None:
+        raise RuntimeError("a heavy stage needs `tasks.worker.working` around it")
+    return worker
+
+
+def rest_worker() -> None:
+    """Has the worker in force, if there is one, let go of the machine."""
+    if (worker := _worker.get()) is not None:
+        worker.rest()
+
+
+def run_stage(stage: str, **arguments: Any) -> Any:
+    """Runs the function of a heavy stage where the worker in force runs it, and returns its descriptor.
+
+    Raises: what the stage raises, and WorkerLostError.
+    """
+    return current_worker().run(stage, arguments, report=reporter(stage))
