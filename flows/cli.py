@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home, find_source
-from flows.surroundings import configure, start_prefect, stderr_to_log
+from flows.surroundings import await_prefect, configure, start_server, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.run_folder import CONFIG
@@ -209,6 +209,7 @@ def run_train(
             say(console, "starting Prefect")
         with working(home, verbose=verbose) as worker:
             with console.status("starting Prefect"):
+                server = start_server()
                 if not (home / "records").exists():  # a new home: nothing can be a cache hit
                     worker.expect()
                 from flows.train import train_model
@@ -216,7 +217,7 @@ def run_train(
                 from pipelines.store.artifacts import read_json
                 from pipelines.store.index import read_index
 
-                start_prefect()
+                await_prefect(server)
             with display_stages(console):
                 target = str(out) if out else None
                 folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))

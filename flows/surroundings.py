@@ -1,20 +1,20 @@
 """What must be set before Prefect and TensorFlow are first imported, as environment variables.
 
 Only defaults: what the user has set stays. With a server configured (`PREFECT_API_URL`, or a Prefect profile) the runs
-go there; without one Prefect starts a temporary server, whose SQLite database these settings put into the home.
+go there; without one a temporary server is started, whose SQLite database these settings put into the home.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from flows.temporary_server import TemporaryServer, keep_template
 from pipelines.errors import ImagemillError, InputError, RunError, one_line
 
 QUIET_PREFECT = {
@@ -36,8 +36,6 @@ def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str
         # The user's profiles stay in force; everything that Prefect writes goes to the home.
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),
         "PREFECT_HOME": str(own_home),
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING" if verbose else "CRITICAL",
         # TensorFlow's C++ side talks of optimised instructions on every start.
@@ -47,30 +45,60 @@ def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str
         environment.setdefault(name, value)
 
 
-def start_prefect() -> None:
-    """Connects to the configured server, or starts the temporary one, deaf to Ctrl-C.
+def has_server(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a Prefect server is configured: by the environment, a profile or a file that Prefect reads.
 
-    A terminal sends Ctrl-C to every process of the command. A server that dies of it leaves the flow knocking at a closed
-    door for minutes; the signal mask that it inherits here keeps it alive until the flow has told it and stops it.
+    Prefect itself is asked, and imported for that, only where there is anything that may say so.
+    """
+    signs = {environment["PREFECT_PROFILES_PATH"]: "", "prefect.toml": "", "pyproject.toml": "tool.prefect", ".env": "PREFECT_"}
+    said = any(name in environment for name in ("PREFECT_API_URL", "PREFECT_PROFILE"))
+    if not said and not any(
+        Path(name).is_file() and sign in Path(name).read_text(errors="replace") for name, sign in signs.items()
+    ):
+        return False
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() is not None
+
+
+def start_server() -> TemporaryServer | None:
+    """Starts a temporary server where none is configured, and makes it the one that Prefect uses."""
+    if has_server():
+        return None
+    server = TemporaryServer()
+    os.environ["PREFECT_API_URL"] = server.url
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
+    return server
+
+
+def await_prefect(server: TemporaryServer | None) -> None:
+    """Waits until the server answers.
+
+    Args:
+        server: the temporary one, or None where one is configured.
 
     Raises:
-        RunError: there is no server at the configured address.
+        RunError: it does not answer.
     """
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with get_client(sync_client=True) as client:
             client.hello().raise_for_status()
     except HTTPError as error:
+        if server is not None:
+            raise RunError(f"Prefect's temporary server did not start ({one_line(error)})") from error
         raise RunError(
             f"the Prefect server at {PREFECT_API_URL.value()} does not answer ({one_line(error)}); start it, or unset"
             " `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"
         ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if server is not None and server.made_anew:
+        keep_template()
 
 
 @contextmanager

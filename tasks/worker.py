@@ -37,6 +37,8 @@ STAGES: Mapping[str, str] = {
     "evaluate": "pipelines.evaluation.evaluate:evaluate",
     "export": "pipelines.export.export:export",
 }
+# What the next stage waits for and a core is idle for: begun with the stage, to go on beside it.
+_BESIDE: Mapping[str, str] = {"evaluate": "pipelines.export.parity:start_probe_ahead"}
 _LOG_LINES_SHOWN = 15
 _KILLED_BY_THE_SYSTEM = -signal.SIGKILL
 
@@ -112,7 +114,8 @@ class ChildWorker:
             Exception: what the stage raised: ours and the system's errors as they are, others as RuntimeError.
         """
         try:
-            self._ask({"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments))})
+            beside = {"beside": _BESIDE[stage]} if stage in _BESIDE else {}
+            self._ask({"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments)), **beside})
             return self._await(stage, report)
         except WorkerLostError:
             raise

@@ -16,7 +16,7 @@ from pipelines.contracts import ExportedModel, PreparedImages, TrainedModel
 from pipelines.data.decode import SERVED_FORMATS
 from pipelines.data.prepare import ImageDecoder, read_examples
 from pipelines.errors import ParityError
-from pipelines.export.parity import Probe, check_parity
+from pipelines.export.parity import check_parity, take_probe
 from pipelines.export.served import write_saved_model
 from pipelines.models.assemble import with_probabilities
 from pipelines.progress import Progress, Report, ignore_progress
@@ -50,7 +50,7 @@ def export(
     with (
         put_off_signals() as let_signals_through,
         scratch_folder(home) as scratch,
-        Probe(scratch / "export" / SAVED_MODEL, scratch / "asked") as probe,
+        take_probe() as probe,
     ):
 
         def done(step: int, what: str) -> None:
@@ -70,7 +70,7 @@ def export(
         done(1, "SavedModel written")
         contents, pixels = _images_to_compare(home, root, prepared, split)
         with ThreadPoolExecutor(1) as pool:  # the fresh process takes as long as all the rest
-            asked = pool.submit(probe.ask, contents)
+            asked = pool.submit(probe.ask, folder / SAVED_MODEL, contents, scratch=scratch / "asked")
             with disk_errors(home):
                 classifier.save(folder / MODEL)
             done(2, "model.keras written")

@@ -24,20 +24,13 @@ class Probe:
     """A fresh process that imports TensorFlow while the SavedModel is still being written, to be asked about it then.
 
     It has TensorFlow's own settings, not those of this process. To be used as a context, which ends it.
-
-    Args:
-        saved_model: the folder that will be there.
-        scratch: a folder to make, for the files that are asked about.
     """
 
-    def __init__(self, saved_model: Path, scratch: Path) -> None:
-        scratch.mkdir()
-        self._scratch = scratch
-        command = [sys.executable, "-I", str(_PROBE), str(saved_model), str(scratch)]
+    def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=environment
+            [sys.executable, "-I", str(_PROBE)], stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, env=environment
         )
 
     def __enter__(self) -> Self:
@@ -49,22 +42,51 @@ class Probe:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self, contents: Sequence[bytes]) -> tuple[NDArray[np.float32], list[str]]:
-        """Probabilities float32 [n, classes] and class names that the SavedModel gives for files; once only.
+    @property
+    def is_running(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def ask(self, saved_model: Path, contents: Sequence[bytes], *, scratch: Path) -> tuple[NDArray[np.float32], list[str]]:
+        """Probabilities float32 [n, classes] and class names that a SavedModel gives for files; once only.
+
+        Args:
+            saved_model: its folder.
+            contents: of the files.
+            scratch: a folder to make, for the files that are asked about.
 
         Raises:
             ParityError: it can't be loaded, or fails on one of the files; the last lines of its log are given.
         """
+        scratch.mkdir()
         for number, content in enumerate(contents):
-            (self._scratch / str(number)).write_bytes(content)
-        _, log = self._process.communicate("begin\n")
+            (scratch / str(number)).write_bytes(content)
+        _, log = self._process.communicate(json.dumps([str(saved_model), str(scratch)]) + "\n")
         if self._process.returncode != 0:
             shown = "\n".join(log.splitlines()[-_LOG_LINES_SHOWN:])
             raise ParityError(
                 f"the exported SavedModel does not run in a fresh process (exit {self._process.returncode}):\n{shown}"
             )
-        answers = json.loads((self._scratch / "answers.json").read_bytes())
+        answers = json.loads((scratch / "answers.json").read_bytes())
         return np.asarray(answers["probabilities"], np.float32), answers["class_names"]
+
+
+_ahead: list[Probe] = []
+
+
+def start_probe_ahead() -> None:
+    """Starts the next probe now, beside work that leaves a core idle; there is one at most."""
+    if not _ahead:
+        _ahead.append(Probe())
+
+
+def take_probe() -> Probe:
+    """The probe that was started ahead, or a new one."""
+    probe = _ahead.pop() if _ahead else Probe()
+    if probe.is_running:
+        return probe
+    with probe:  # only to have it buried
+        return Probe()
 
 
 def check_parity(name: str, expected: NDArray[np.float32], received: NDArray[np.float32]) -> float:

@@ -1,7 +1,7 @@
 """Run as a script in a process of its own: asks a SavedModel about stored files, with nothing imported but TensorFlow.
 
-Usage: parity_probe.py SAVEDMODEL FOLDER. Begins when a line comes in on standard input, and leaves when none does. FOLDER holds
-files `0`, `1`, ...; their answers go to FOLDER/answers.json.
+Begins when standard input names a SavedModel and a folder, as a JSON list, and leaves when it names none. The folder holds
+files `0`, `1`, ...; their answers go to `answers.json` there.
 """
 
 import json
@@ -24,5 +24,6 @@ def main(saved_model: str, folder: Path) -> None:
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 
 
-if __name__ == "__main__" and sys.stdin.readline():
-    main(sys.argv[1], Path(sys.argv[2]))
+if __name__ == "__main__" and (line := sys.stdin.readline()):
+    named = json.loads(line)
+    main(named[0], Path(named[1]))

@@ -14,7 +14,7 @@ from pipelines.config import ModelConfig
 from pipelines.data.prepare import ImageDecoder
 from pipelines.errors import ParityError
 from pipelines.export import parity
-from pipelines.export.parity import Probe, check_parity
+from pipelines.export.parity import Probe, check_parity, start_probe_ahead, take_probe
 from pipelines.export.served import write_saved_model
 from pipelines.models.assemble import build_classifier, with_probabilities
 from tests.images import variants
@@ -39,8 +39,8 @@ def test_it_gives_the_model_s_answers_in_a_fresh_process(saved: tuple[Any, Path]
     served = [name for name, (_, by_graph) in decoded.items() if by_graph]
     assert len(served) > 20
     expected = model.predict_on_batch(np.stack([decoded[name][0] for name in served]).astype(np.float32))
-    with Probe(folder, tmp_path / "asked") as probe:
-        received, names = probe.ask([FILES[name] for name in served])
+    with Probe() as probe:
+        received, names = probe.ask(folder, [FILES[name] for name in served], scratch=tmp_path / "asked")
     assert names == CLASSES
     assert check_parity("it", expected, received) < 1e-5
 
@@ -74,15 +74,25 @@ def test_the_probe_imports_nothing_but_tensorflow() -> None:
 
 def test_a_model_that_does_not_load_is_said_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    probe = Probe(tmp_path / "broken", tmp_path / "asked")
-    with probe, pytest.raises(ParityError, match=r"does not run in a fresh process \(exit 1\)"):
-        probe.ask([b"x"])
+    with Probe() as probe, pytest.raises(ParityError, match=r"does not run in a fresh process \(exit 1\)"):
+        probe.ask(tmp_path / "broken", [b"x"], scratch=tmp_path / "asked")
 
 
-def test_a_probe_that_nobody_asked_ends(tmp_path: Path) -> None:
-    with Probe(tmp_path, tmp_path / "asked") as probe:
-        assert probe._process.poll() is None
-    assert probe._process.poll() is not None
+def test_a_probe_that_nobody_asked_ends() -> None:
+    with Probe() as probe:
+        assert probe.is_running
+    assert not probe.is_running
+
+
+def test_the_probe_that_was_started_ahead_is_taken_once_and_only_if_it_lives() -> None:
+    start_probe_ahead()
+    start_probe_ahead()
+    with take_probe() as first, take_probe() as second:
+        assert first is not second
+    start_probe_ahead()
+    parity._ahead[0].__exit__()
+    with take_probe() as probe:
+        assert probe.is_running
 
 
 @pytest.mark.parametrize("received", [[[0.5, 0.4999]], [[np.nan, 0.5]], [[0.5]]])

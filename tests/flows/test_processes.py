@@ -63,11 +63,14 @@ def test_two_at_once_on_a_new_home_do_the_work_once(place: Place) -> None:
     assert "dog\\n[b]x" in outputs[0][0]
 
 
+def children_of(run: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+
+
 def find_worker(run: subprocess.Popen[str]) -> int:
     """The process that the heavy stages of a run are in."""
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    (worker,) = [pid for pid in children if b"tasks.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return int(worker)
+    (worker,) = [pid for pid in children_of(run) if b"tasks.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return worker
 
 
 def read_until(run: subprocess.Popen[str], start: str) -> list[str]:
@@ -87,20 +90,21 @@ def test_an_interrupted_run_says_so_and_it_and_a_killed_one_go_on_from_their_che
     checkpoints = place.home / "checkpoints"
     with place.start("interrupted", *settings) as run:
         read_until(run, "head: epoch 2/")
-        worker = find_worker(run)
+        started = children_of(run)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the command and to Prefect's server
         errors = run.communicate(timeout=120)[1]
         assert errors == "imagemill: interrupted; what was done is kept, and the same command goes on from there\n"
         assert run.returncode == 130
-        assert not is_running(worker)
+        assert not any(map(is_running, started))
     assert not (place.folder / "interrupted").exists()
     assert not list((place.home / "tmp").iterdir())
     assert len(list(checkpoints.iterdir())) == 1
     with place.start("killed", *settings) as run:
         said = read_until(run, "head: epoch ")
-        worker = find_worker(run)
+        started = children_of(run)
         os.killpg(run.pid, signal.SIGKILL)
-    wait_for(lambda: not is_running(worker))  # by itself
+    assert len(started) == 2  # the heavy stages, and Prefect's server
+    wait_for(lambda: not any(map(is_running, started)))  # by themselves
     assert {"ingest: cached\n", "prepare: cached\n"} <= set(said)
     assert said[-2].startswith("head: goes on from its checkpoint at step ")
     assert len(list(checkpoints.iterdir())) == 1
