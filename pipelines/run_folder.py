@@ -20,9 +20,10 @@ from pipelines.store.artifacts import artifact_path, folder_in_place, write_json
 from pipelines.training.history import read_history
 
 CONFIG, INDEX, HISTORY, TIMINGS = "config.yaml", "index.parquet", "history.parquet", "timings.json"
+GATE = "gate.json"  # written after the others, where a champion may be replaced
 EVALUATION_FILES = ("metrics.json", "predictions.parquet", "confusion_matrix.png")
 # The first of them is the sign by which earlier results are known.
-RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, "model.keras", "manifest.json", "export")
+RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, "model.keras", "manifest.json", "export", GATE)
 
 
 @dataclass(frozen=True)

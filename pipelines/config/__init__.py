@@ -4,6 +4,7 @@ Each default names its source. A stage of the DAG is handed only the part that i
 just the stages that depend on it.
 """
 
+from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import BACKBONE_NAMES, BackboneName, BlocksConfig, ModelConfig
 from pipelines.config.recipe import Recipe
@@ -19,6 +20,7 @@ __all__ = [
     "BlocksConfig",
     "CacheConfig",
     "FineTuneConfig",
+    "GateConfig",
     "HeadConfig",
     "ModelConfig",
     "PhaseConfig",

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import ModelConfig
 from pipelines.config.section import Section
@@ -47,6 +48,7 @@ class Recipe(Section):
     head: HeadConfig = HeadConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
     def _cacheable(self) -> Self:
