@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import InputError, one_line
-from pipelines.run_folder import INDEX
+from pipelines.run_folder import INDEX, read_seen
 from pipelines.sources.duplicates import near_equal_groups
-from pipelines.store.index import read_usable
+from pipelines.store.index import read_index, usable
 
-_Row = dict[str, Any]
-_COLUMNS = ("path", "sha256", "label", "split", "perceptual_hash")
+_Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class FairImages:
 def find_fair_images(challenger: Path, champion: Path, *, near_equal_bits: int) -> FairImages:
     """Sorts the challenger's test images by whether either model has seen them.
 
-    An image was seen if its bytes are in a model's training or validation split, or if it is near-equal to one of these,
-    directly or through other images, as ingest groups them.
+    An image was seen if its bytes are in a model's training or validation split, or in those of the models that it began with
+    the weights of; or if it is near-equal to one of these, directly or through other images, as ingest groups them.
 
     Args:
         challenger: run folder; the `test` images of its index are the current ones.
@@ -69,20 +69,19 @@ def find_fair_images(challenger: Path, champion: Path, *, near_equal_bits: int) 
     Raises:
         InputError: a run folder has no index that can be read.
     """
-    rows = {"challenger": _read(challenger), "champion": _read(champion)}
-    current = [row for row in rows["challenger"] if row["split"] == "test"]
-    seen = {name: [row for row in own if row["split"] != "test"] for name, own in rows.items()}
-    excluded = _find_seen(current, seen, near_equal_bits)
+    (rows, seen), (rows_before, seen_before) = _read(challenger), _read(champion)
+    current = [row for row in rows if row["split"] == "test"]
+    excluded = _find_seen(current, {"challenger": seen, "champion": seen_before}, near_equal_bits)
     fair = [TestImage(row["path"], row["sha256"], row["label"]) for row in current if row["path"] not in excluded]
     former: dict[str, set[str]] = defaultdict(set)  # equal images may lie in several classes
-    for row in rows["champion"]:
+    for row in rows_before:
         former[row["sha256"]].add(row["label"])
     known = [image for image in fair if image.sha256 in former]
     relabelled = {image.path: min(former[image.sha256]) for image in known if image.label not in former[image.sha256]}
     return FairImages(tuple(fair), excluded, len(known), relabelled)
 
 
-def _find_seen(current: list[_Row], seen: dict[str, list[_Row]], near_equal_bits: int) -> dict[str, str]:
+def _find_seen(current: Sequence[_Row], seen: Mapping[str, Sequence[_Row]], near_equal_bits: int) -> dict[str, str]:
     """The path of each current image that a model has seen, and how."""
     everything = [*current, *itertools.chain.from_iterable(seen.values())]
     groups = near_equal_groups([row["perceptual_hash"] for row in everything], max_bits=near_equal_bits).tolist()
@@ -100,11 +99,11 @@ def _find_seen(current: list[_Row], seen: dict[str, list[_Row]], near_equal_bits
     return excluded
 
 
-def _read(folder: Path) -> list[_Row]:
+def _read(folder: Path) -> tuple[Sequence[_Row], Sequence[_Row]]:
+    """The images of a run, and those that its model has seen."""
     try:
-        rows: list[_Row] = read_usable(folder / INDEX, _COLUMNS).to_pylist()
+        return usable(read_index(folder / INDEX)), read_seen(folder)
     except (OSError, ValueError) as error:
         raise InputError(
             f"a run folder must hold {INDEX}; that of {str(folder)!r} can't be read ({one_line(error)})"
         ) from error
-    return rows

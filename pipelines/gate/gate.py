@@ -20,7 +20,7 @@ from pipelines.gate.evidence import Evidence, Parity, Recall
 from pipelines.gate.fairness import FairImages, find_fair_images
 from pipelines.inference import answer, load_finished
 from pipelines.progress import Progress, Report, ignore_progress
-from pipelines.run_folder import GATE
+from pipelines.run_folder import GATE, MODEL
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import file_digest, file_in_place, read_json, write_json
 
@@ -113,7 +113,7 @@ class _Run:
 def _read_run(folder: Path) -> _Run:
     try:
         manifest = read_json(folder / "manifest.json")
-        return _Run(tuple(manifest["classes"]), _read_parity(manifest.get("parity")), file_digest(folder / "model.keras"))
+        return _Run(tuple(manifest["classes"]), _read_parity(manifest.get("parity")), file_digest(folder / MODEL))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"a run folder must hold model.keras and manifest.json; {str(folder)!r} is none ({one_line(error)})"

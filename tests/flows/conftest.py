@@ -43,7 +43,7 @@ class Runs:
         self._out = folder / "runs"
         self._count = 0
 
-    def run(self, *, verify: bool = False, **changes: Any) -> Path:
+    def run(self, *, verify: bool = False, start: Path | None = None, **changes: Any) -> Path:
         """Trains a small network with the tiny recipe and some changes; returns the run folder."""
         self._count += 1
         from flows.train import train_model  # Prefect reads its settings when it is imported
@@ -51,7 +51,8 @@ class Runs:
         recipe = Recipe.model_validate({**TINY, **changes})
         source, out = self.text or str(self.source), str(self._out / str(self._count))
         with small_lite0():
-            return Path(train_model(source, recipe, home=str(self.home), out=out, verify=verify))
+            begin = str(start) if start else None
+            return Path(train_model(source, recipe, home=str(self.home), out=out, verify=verify, start=begin))
 
     def missed(self, *, verify: bool = False, **changes: Any) -> list[str]:
         """The stages that a run had to do."""
