@@ -192,6 +192,25 @@ def predict(
         predict_images(model, images, out=out, console=Console())
 
 
+@app.command()
+def watch(
+    source: Source,
+    name: Annotated[str | None, typer.Option(help="Name of the data set.", show_default="that of the source")] = None,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds for which the source must have been quiet.")] = 120,
+    every: Annotated[
+        float | None, typer.Option(min=1, help="Look again after so many seconds, until Ctrl-C.", show_default="look once")
+    ] = None,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Look whether a source has changed, and tell Prefect when it is quiet again: the event dataset.changed."""
+    from flows.request import find_watchable
+    from flows.watching import watch_source
+
+    find_watchable(source, home=home).peek()
+    watch_source(source, dataset=name, settle_seconds=settle, every_seconds=every, home=home, verbose=verbose)
+
+
 def run_train(
     source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
 ) -> None:

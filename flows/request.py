@@ -15,7 +15,7 @@ from pipelines.models.weights_file import find_weights_file
 from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
 from pipelines.sources.folder import FoundFile, check_class_counts
-from pipelines.sources.source import FolderSource, Source, open_source
+from pipelines.sources.source import TFDS_PREFIX, FolderSource, Source, open_source
 
 DEFAULT_HOME = ".imagemill"
 
@@ -28,6 +28,20 @@ def find_source(text: str, recipe: Recipe, *, home: Path) -> Source:
     """
     data_dir = recipe.tfds.data_dir or os.environ.get("TFDS_DATA_DIR")
     return open_source(text, home=home.absolute(), tfds=recipe.tfds.model_copy(update={"data_dir": data_dir}))
+
+
+def find_watchable(text: str, *, home: Path) -> Source:
+    """The source that a text means, for who looks at it again and again.
+
+    Raises:
+        InputError: it can't change, or the home is no place to write to.
+    """
+    if text.startswith(TFDS_PREFIX):
+        raise InputError(f"`SOURCE` must be a folder or a table to be watched; received {text!r}, which does not change")
+    check_home(home)
+    source = find_source(text, Recipe(), home=home)
+    check_outside(source, "--home", home)
+    return source
 
 
 def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | None) -> None:

@@ -43,6 +43,7 @@ from tasks.policies import Place, check_recorded, discard_checkpoints, discard_s
 from tasks.prepare import prepare_task
 from tasks.progress import current_listener
 from tasks.scan import scan
+from tasks.warm_start import warm_start_task
 from tasks.worker import working
 
 
@@ -53,7 +54,12 @@ def _run_name() -> str:
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
 def train_model(
-    source: str, recipe: Recipe | None = None, home: str | None = None, out: str | None = None, verify: bool = False
+    source: str,
+    recipe: Recipe | None = None,
+    home: str | None = None,
+    out: str | None = None,
+    verify: bool = False,
+    start: str | None = None,
 ) -> str:
     """Trains, evaluates and exports a model.
 
@@ -66,6 +72,7 @@ def train_model(
         out: the run folder to write; default `runs/<date>-<name>`.
         verify: read every file of the source and every shard of the image store again, also those whose size and
             modification time are as they were.
+        start: a run folder to begin with the weights of, see `RetrainConfig`; where they do not fit, training starts afresh.
 
     Returns:
         The path of the run folder.
@@ -91,8 +98,13 @@ def train_model(
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
         embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
-        head = None
-        if recipe.head.epochs:
+        settings, head = recipe.fine_tune, None
+        if start is not None and settings.epochs:
+            head = warm_start_task(place, prepared=prepared, champion=Path(start), config=training, settings=settings)
+        started_from = Path(start) if start is not None and head is not None else None
+        if started_from is not None:
+            settings = settings.model_copy(update={"epochs": recipe.retrain.epochs})
+        elif recipe.head.epochs:
             head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
         trained = stages.run(
             fine_tune_task,
@@ -100,7 +112,7 @@ def train_model(
             head_model=head,
             activations=embedded.activations,
             config=training,
-            settings=recipe.fine_tune,
+            settings=settings,
         )
         judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
@@ -109,7 +121,7 @@ def train_model(
     timings = stages.timings(started, index)
     # A default name is chosen at the end, so that two runs that started in one second do not share it.
     folder = Path(out or make_default_run_folder(dataset)).absolute()
-    write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings))
+    write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings, started_from))
     return str(folder)
 
 

@@ -130,8 +130,8 @@ class TrainedModel(Descriptor):
 
     Attributes:
         artifact: holds `weights.npz`, `history.json` and the measured `seconds.json`.
-        phase: the phase that the kept weights come from: `head` or `fine_tune`.
-        epoch: the epoch of that phase, from 1.
+        phase: the phase that the kept weights come from: `head`, `fine_tune`, or `champion` after a warm start.
+        epoch: the epoch of that phase, from 1; 0 of `champion`.
         val_accuracy: of the kept weights, 0 to 1.
         val_loss: of the kept weights, mean cross-entropy in nats.
     """

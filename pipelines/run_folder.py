@@ -17,12 +17,16 @@ from pipelines.config import Recipe
 from pipelines.contracts import Evaluation, ExportedModel, ImageIndex, TrainedModel
 from pipelines.errors import InputError
 from pipelines.store.artifacts import artifact_path, folder_in_place, write_json
+from pipelines.store.index import read_index, write_index
 from pipelines.training.history import read_history
 
 CONFIG, INDEX, HISTORY, TIMINGS = "config.yaml", "index.parquet", "history.parquet", "timings.json"
+MODEL = "model.keras"
+GATE = "gate.json"  # written after the others, where a champion may be replaced
+SEEN = "seen.parquet"  # rows of the indices of those runs whose weights this one began with, see `read_seen`
 EVALUATION_FILES = ("metrics.json", "predictions.parquet", "confusion_matrix.png")
 # The first of them is the sign by which earlier results are known.
-RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, "model.keras", "manifest.json", "export")
+RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, MODEL, "manifest.json", "export", GATE, SEEN)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class RunResults:
 
     Attributes:
         timings: the content of `timings.json`.
+        started_from: run folder whose weights training began with, or None.
     """
 
     recipe: Recipe
@@ -39,6 +44,7 @@ class RunResults:
     evaluation: Evaluation
     exported: ExportedModel
     timings: Mapping[str, Any]
+    started_from: Path | None = None
 
 
 def check_target(folder: Path, *, files: Sequence[str] = RUN_FILES) -> None:
@@ -88,6 +94,20 @@ def write_run_folder(home: Path, folder: Path, results: RunResults) -> None:
         _fill(home, temporary, results)
 
 
+def read_seen(folder: Path) -> list[dict[str, Any]]:
+    """Rows of the index of all images that a run's model was trained on or chosen by, and those of the runs it began with.
+
+    Raises:
+        OSError: no index.
+        ValueError: one that can't be read.
+    """
+    own = [row for row in read_index(folder / INDEX) if row["split"] in ("train", "validation")]
+    if not (folder / SEEN).exists():
+        return own
+    known = {row["sha256"] for row in own}
+    return own + [row for row in read_index(folder / SEEN) if row["sha256"] not in known]
+
+
 def _fill(home: Path, folder: Path, results: RunResults) -> None:
     recipe = yaml.safe_dump(results.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(recipe, encoding="utf-8")
@@ -97,7 +117,9 @@ def _fill(home: Path, folder: Path, results: RunResults) -> None:
     for name in EVALUATION_FILES:
         shutil.copyfile(evaluation / name, folder / name)
     exported = artifact_path(home, results.exported.artifact)
-    shutil.copyfile(exported / "model.keras", folder / "model.keras")
+    shutil.copyfile(exported / MODEL, folder / MODEL)
     shutil.copyfile(exported / "manifest.json", folder / "manifest.json")
     shutil.copytree(exported / "savedmodel", folder / "export" / "savedmodel")
     write_json(folder / TIMINGS, results.timings)
+    if results.started_from is not None:
+        write_index(folder / SEEN, read_seen(results.started_from))

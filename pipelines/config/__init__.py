@@ -4,9 +4,11 @@ Each default names its source. A stage of the DAG is handed only the part that i
 just the stages that depend on it.
 """
 
+from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import BACKBONE_NAMES, BackboneName, BlocksConfig, ModelConfig
 from pipelines.config.recipe import Recipe
+from pipelines.config.retrain import RetrainConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SPLITS, SplitConfig, TfdsConfig, TfdsSplits
 from pipelines.config.training import CacheConfig, FineTuneConfig, HeadConfig, PhaseConfig, Precision, ResourcesConfig, Schedule
@@ -19,12 +21,14 @@ __all__ = [
     "BlocksConfig",
     "CacheConfig",
     "FineTuneConfig",
+    "GateConfig",
     "HeadConfig",
     "ModelConfig",
     "PhaseConfig",
     "Precision",
     "Recipe",
     "ResourcesConfig",
+    "RetrainConfig",
     "Schedule",
     "Section",
     "SplitConfig",

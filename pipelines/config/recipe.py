@@ -7,8 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import ModelConfig
+from pipelines.config.retrain import RetrainConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SplitConfig, TfdsConfig
 from pipelines.config.training import CacheConfig, FineTuneConfig, HeadConfig, ResourcesConfig
@@ -47,6 +49,8 @@ class Recipe(Section):
     head: HeadConfig = HeadConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    gate: GateConfig = GateConfig()
+    retrain: RetrainConfig = RetrainConfig()
 
     @model_validator(mode="after")
     def _cacheable(self) -> Self:

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.config import Recipe
 from tests.small import small_lite0
-from tests.sources.folders import write_classes
+from tests.sources.folders import write_classes, write_tinted
 
 STAGES = ["ingest", "prepare", "embed", "head", "fine_tune", "evaluate", "export"]
 TINY: dict[str, Any] = {
@@ -21,6 +21,16 @@ TINY: dict[str, Any] = {
     "cache": {"mode": "activations"},
     "head": {"epochs": 1},
     "fine_tune": {"epochs": 1, "layers": 5},
+}
+# A network of 1,000 weights that learns to tell colours apart in a second.
+LEARNS: dict[str, Any] = {
+    "model": {"backbone": "SmallCNN", "blocks": {"widths": [8], "depths": [1]}, "hidden_units": 0, "dropout": 0},
+    "augment": {"where": "none"},
+    "cache": {"mode": "off"},
+    "head": {"epochs": 0},
+    "fine_tune": {"epochs": 6, "learning_rate": 0.02, "layers": "all"},
+    "split": {"train": 0.4, "validation": 0.1, "test": 0.5},
+    "gate": {"least_images": 20, "margin": 0.1, "class_support": 10},
 }
 
 
@@ -33,7 +43,7 @@ class Runs:
         self._out = folder / "runs"
         self._count = 0
 
-    def run(self, *, verify: bool = False, **changes: Any) -> Path:
+    def run(self, *, verify: bool = False, start: Path | None = None, **changes: Any) -> Path:
         """Trains a small network with the tiny recipe and some changes; returns the run folder."""
         self._count += 1
         from flows.train import train_model  # Prefect reads its settings when it is imported
@@ -41,7 +51,8 @@ class Runs:
         recipe = Recipe.model_validate({**TINY, **changes})
         source, out = self.text or str(self.source), str(self._out / str(self._count))
         with small_lite0():
-            return Path(train_model(source, recipe, home=str(self.home), out=out, verify=verify))
+            begin = str(start) if start else None
+            return Path(train_model(source, recipe, home=str(self.home), out=out, verify=verify, start=begin))
 
     def missed(self, *, verify: bool = False, **changes: Any) -> list[str]:
         """The stages that a run had to do."""
@@ -64,3 +75,11 @@ def copied(warm: tuple[Runs, Path], tmp_path: Path) -> Runs:
     shutil.copytree(warm[0].home, runs.home)
     shutil.copytree(warm[0].source, runs.source)
     return runs
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> tuple[Runs, Path]:
+    """A champion that tells red, green and blue apart, with the home and the source of its run."""
+    runs = Runs(tmp_path_factory.mktemp("colours"))
+    write_tinted(runs.source, {"red": 24, "green": 24, "blue": 24})
+    return runs, runs.run(**LEARNS)

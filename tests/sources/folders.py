@@ -41,6 +41,17 @@ def write_learnable(root: Path, count: int) -> Path:
     return root
 
 
+def write_tinted(root: Path, counts: Mapping[str, int]) -> Path:
+    """Writes `counts[label]` different photos of each of the classes red, green and blue, in which that colour prevails."""
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = np.asarray(draw_photo(40, 40, zlib.crc32(f"{label} {number}".encode()))).copy()
+            pixels[..., [channel != ("red", "green", "blue").index(label) for channel in range(3)]] //= 3
+            (root / label / f"{number:03d}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    return root
+
+
 def age(root: Path) -> Path:
     """Makes all files an hour older, so that a scan may trust their times; returns `root`."""
     for path in root.rglob("*"):

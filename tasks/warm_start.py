@@ -1,0 +1,30 @@
+"""Warm start: the champion's weights for phase 2 to go on from. Not cached: equal weights give one digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from pipelines.config import FineTuneConfig
+from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.slices import TrainingConfig
+from tasks.policies import Place
+from tasks.progress import current_listener
+
+
+@task(name="warm_start", task_run_name="warm_start", cache_policy=NO_CACHE, persist_result=False)
+def warm_start_task(
+    place: Place, prepared: PreparedImages, champion: Path, config: TrainingConfig, settings: FineTuneConfig
+) -> TrainedModel | None:
+    """Takes the champion's weights, or says why it does not and returns None."""
+    from pipelines.warm_start import start_warm
+
+    started = start_warm(place.home, prepared, champion, config=config, fine_tune=settings)
+    if isinstance(started, TrainedModel):
+        return started
+    line = f"no warm start from the champion: {started}; training starts afresh"
+    current_listener().noted(line)
+    get_run_logger().info(line)
+    return None

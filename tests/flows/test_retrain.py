@@ -1,0 +1,179 @@
+"""The retrain flow on Prefect's real temporary server: what is trained, what is promoted, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from flows.champions import FolderRegistry
+from pipelines.config import Recipe
+from pipelines.errors import InputError
+from pipelines.sources.content import digest_source
+from pipelines.sources.source import FolderSource
+from pipelines.store.index import read_index
+from tests.flows.conftest import LEARNS, TINY, Runs
+from tests.sources.folders import write_photo, write_tinted
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+
+class Place:
+    """A copy of a home that knows all stages of the champion's training, and of its source."""
+
+    def __init__(self, runs: Runs, folder: Path) -> None:
+        self.home, self.source = folder / "home", folder / "photos"
+        shutil.copytree(runs.home, self.home)
+        shutil.copytree(runs.source, self.source)
+        self.registry = FolderRegistry(self.home)
+
+    def retrain(self, *, digest: str | None = None, again: bool = False, **changes: Any) -> dict[str, Any]:
+        from flows.retrain import retrain
+
+        recipe = Recipe.model_validate({**TINY, **LEARNS, **changes})
+        outcome: dict[str, Any] = retrain(str(self.source), recipe, str(self.home), digest, again)
+        return outcome
+
+    @property
+    def champion(self) -> Path | None:
+        return self.registry.champion("photos")
+
+    @property
+    def content(self) -> str:
+        return digest_source(self.home, FolderSource(self.source))
+
+
+@pytest.fixture
+def place(colours: tuple[Runs, Path], tmp_path: Path) -> Place:
+    return Place(colours[0], tmp_path)
+
+
+def misses(outcome: Mapping[str, Any]) -> list[str]:
+    """The stages that a retraining had to do, but for the scan."""
+    stages = json.loads((Path(outcome["challenger"]) / "timings.json").read_text())["stages"]
+    return [name for name, stage in stages.items() if stage["cache"] == "miss" and name != "scan"]
+
+
+def test_the_first_model_becomes_champion_and_its_content_is_not_trained_on_twice(place: Place) -> None:
+    first = place.retrain()
+    assert (first["state"], first["promoted"], misses(first)) == ("done", True, [])
+    assert place.champion == Path(first["challenger"])
+    assert json.loads((place.champion / "gate.json").read_text())["promote"] is True
+    shutil.rmtree(place.home / "records")  # what it trained again would have to do again
+    assert place.retrain() == {**first, "state": "repeated"}
+    path = place.source / "red" / "003.png"
+    path.rename(path.with_name("renamed.png"))
+    assert place.retrain(digest=place.content)["state"] == "repeated"
+
+
+def test_an_event_that_is_out_of_date_does_nothing(place: Place) -> None:
+    told = place.content
+    (place.source / "red" / "003.png").unlink()
+    assert place.retrain(digest=told) == {"state": "moved on", "content": place.content}
+    assert not (place.home / "challengers").exists()
+    assert place.champion is None
+
+
+def test_two_at_once_do_the_work_once(place: Place) -> None:
+    outcomes: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(place.retrain())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcome["state"] for outcome in outcomes) == ["done", "repeated"]
+    assert {**outcomes[0], "state": ""} == {**outcomes[1], "state": ""}
+
+
+def test_a_challenger_that_the_gate_refuses_leaves_the_champion(place: Place) -> None:
+    champion = place.champion or Path(place.retrain()["challenger"])
+    refused = place.retrain(gate={**LEARNS["gate"], "least_images": 1_000})
+    assert (refused["state"], refused["promoted"]) == ("done", False)
+    assert "`gate.least_images` asks for 1000" in refused["reasons"][0]
+    assert place.champion == champion
+    assert json.loads((Path(refused["challenger"]) / "gate.json").read_text())["promote"] is False
+    assert place.retrain(gate={**LEARNS["gate"], "least_images": 1_000})["state"] == "repeated"
+
+
+@pytest.mark.parametrize("step", ["register", "settle", "settled"])
+def test_what_was_cut_off_goes_on_and_is_promoted_once(place: Place, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    class Dies(FolderRegistry):
+        def register(self, name: str, folder: Path) -> str:
+            if step == "register":
+                raise ConnectionError("gone")
+            return super().register(name, folder)
+
+        def settle(self, name: str, version: str, decision: Mapping[str, Any]) -> bool:
+            if step == "settled":
+                super().settle(name, version, decision)
+            raise ConnectionError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.retrain.open_registry", Dies)
+        with pytest.raises(ConnectionError):
+            place.retrain()
+    assert (place.champion is not None) == (step == "settled")
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.retrain.train_model", None)  # it was trained
+        outcome = place.retrain()
+    assert (outcome["state"], outcome["promoted"]) == ("done", True)
+    assert place.champion == Path(outcome["challenger"])
+    decision = json.loads((place.champion / "gate.json").read_text())
+    assert decision["champion_sha256"] is None  # as it was decided the first time, not against itself
+
+
+def test_a_source_that_changes_during_the_run_does_not_count_as_done(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Meanwhile(FolderRegistry):
+        def register(self, name: str, folder: Path) -> str:
+            write_photo(place.source / "red" / "new.jpg", seed=7)
+            return super().register(name, folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.retrain.open_registry", Meanwhile)
+        assert place.retrain()["state"] == "done"
+    (place.source / "red" / "new.jpg").unlink()
+    assert place.retrain()["state"] == "done"
+    assert place.retrain()["state"] == "repeated"
+
+
+def test_new_data_is_learned_from_the_champion_s_weights(place: Place) -> None:
+    settings = {"retrain": {"warm_start": True, "epochs": 1}}
+    first = place.retrain(**settings)
+    rows = {row["path"]: row for row in read_index(Path(first["challenger"]) / "index.parquet")}
+    trained_on = [path for path, row in rows.items() if row["split"] == "train" and row["label"] == "red"]
+    (place.source / trained_on[0]).unlink()
+    (place.source / trained_on[1]).rename(place.source / "green" / "moved.png")
+    write_tinted(place.source, {"blue": 26})
+    second = place.retrain(digest=place.content, **settings)
+    assert (second["state"], second["promoted"]) == ("done", True)
+    challenger = Path(second["challenger"])
+    assert place.champion == challenger != Path(first["challenger"])
+    now = {row["path"]: row for row in read_index(challenger / "index.parquet")}
+    assert trained_on[0] not in now
+    assert rows[trained_on[0]]["sha256"] not in {row["sha256"] for row in now.values()}
+    moved = now["green/moved.png"]
+    assert (moved["sha256"], moved["label"], moved["split"]) == (rows[trained_on[1]]["sha256"], "green", "train")
+    assert {"blue/024.png", "blue/025.png"} <= now.keys()
+    assert all(now[path]["split"] == row["split"] for path, row in rows.items() if path in now)
+    history = pq.read_table(challenger / "history.parquet").to_pylist()
+    assert [(row["phase"], row["epoch"]) for row in history] == [("fine_tune", 1)]
+    assert json.loads((challenger / "metrics.json").read_text())["accuracy"] > 0.9  # after one epoch of six
+    seen = {row["sha256"] for row in read_index(challenger / "seen.parquet")}
+    assert seen == {row["sha256"] for row in rows.values() if row["split"] != "test"}
+    decision = json.loads((challenger / "gate.json").read_text())
+    assert decision["excluded"] == {}
+    assert decision["comparison"]["images"] >= 36
+
+
+def test_a_request_that_makes_no_sense_is_refused_before_anything_is_written(place: Place) -> None:
+    from flows.retrain import retrain
+
+    with pytest.raises(InputError, match="`--home` must lie outside of SOURCE"):
+        retrain(str(place.source), Recipe(), str(place.source / "home"))
+    assert not (place.source / "home").exists()
