@@ -32,6 +32,7 @@ from pipelines.store.artifacts import file_digest, read_json
 from tasks.gate import gate_task
 from tasks.policies import Place
 from tasks.progress import reporter
+from tasks.worker import working
 
 _QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
 
@@ -79,7 +80,8 @@ def retrain(
         get_run_logger().info("waits for another retraining of %s", dataset)
         lock.acquire()
     try:
-        return _retrain(source, opened, recipe, home=place, digest=digest, again=again, registry=open_registry(place))
+        with working(place):  # one child for the training and the gate
+            return _retrain(source, opened, recipe, home=place, digest=digest, again=again, registry=open_registry(place))
     finally:
         lock.release()
 

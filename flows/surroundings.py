@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flows.temporary_server import TemporaryServer, keep_template
 from pipelines.errors import ImagemillError, InputError, RunError, one_line
+from tasks.server import TEMPORARY
 
 QUIET_PREFECT = {
     "DO_NOT_TRACK": "1",
@@ -66,7 +67,7 @@ def start_server() -> TemporaryServer | None:
     if has_server():
         return None
     server = TemporaryServer()
-    os.environ["PREFECT_API_URL"] = server.url
+    os.environ["PREFECT_API_URL"] = os.environ[TEMPORARY] = server.url
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
 
@@ -99,6 +100,15 @@ def await_prefect(server: TemporaryServer | None) -> None:
         ) from error
     if server is not None and server.made_anew:
         keep_template()
+
+
+def start_prefect() -> None:
+    """Starts the server and waits for it, for those who have nothing to do in between.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    await_prefect(start_server())
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from prefect import flow, get_run_logger
 from prefect.events import Event, Resource
 from prefect.events.clients import get_events_client
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from pydantic import NonNegativeFloat
 
 from flows.request import default_home, find_watchable
@@ -24,6 +23,7 @@ from pipelines.sources.content import digest_source
 from pipelines.sources.quiet import judge_look, read_watched, watched_path, write_watched
 from pipelines.sources.source import Source
 from tasks.progress import reporter
+from tasks.server import is_server_lasting
 
 EVENT = "dataset.changed"
 SETTLE_SECONDS = 120.0  # longer than the pause between two files of one upload, shorter than anybody waits
@@ -86,7 +86,7 @@ def _look(home: Path, opened: Source, source: str, dataset: str, *, path: Path, 
     write_watched(path, watched)
     if state != "changed":
         return {"state": state, "digest": digest}
-    if PREFECT_API_URL.value() is None:
+    if not is_server_lasting():
         return {"state": "unheard", "digest": digest}
     asyncio.run(_emit(dataset, {"source": source, "digest": digest, "dataset": dataset}))
     write_watched(path, watched.model_copy(update={"emitted": digest}))

@@ -16,6 +16,7 @@ from pipelines.inference import load_finished
 from pipelines.models.assemble import backbone_of, build_classifier, set_trainable_top, with_probabilities
 from pipelines.models.freeze_line import split_at_freeze_line, weights_digest
 from pipelines.models.weights_file import mend_normalization
+from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.slices import TrainingConfig
 from pipelines.training.loop import BestWeights
 from pipelines.training.state import save_trained
@@ -24,7 +25,13 @@ STAGE = "warm_start"
 
 
 def start_warm(
-    home: Path, prepared: PreparedImages, champion: Path, *, config: TrainingConfig, fine_tune: FineTuneConfig
+    home: Path,
+    prepared: PreparedImages,
+    champion: Path,
+    *,
+    config: TrainingConfig,
+    fine_tune: FineTuneConfig,
+    report: Report = ignore_progress,
 ) -> TrainedModel | str:
     """Publishes the champion's weights as a trained model that phase 2 can go on from.
 
@@ -37,6 +44,7 @@ def start_warm(
         champion: run folder.
         config: of training.
         fine_tune: phase 2, whose `layers` decide what stays frozen.
+        report: hears of the validation images that the champion has judged.
 
     Returns:
         The model, or why there is none: what of the champion differs.
@@ -59,7 +67,11 @@ def start_warm(
     if _frozen_digest(model) != frozen:
         return "its layers below `fine_tune.layers` are not those that the recipe keeps frozen"
     examples, reader = read_examples(home, prepared, "validation")
-    probabilities = predict_probabilities(with_probabilities(model), reader)
+
+    def count(done: int) -> None:
+        report(Progress(done, len(examples), "images"))
+
+    probabilities = predict_probabilities(with_probabilities(model), reader, report=count)
     figures = compute_metrics(examples.labels, probabilities, classes=prepared.classes, split="validation")
     best = BestWeights(phase="champion", val_accuracy=figures["accuracy"], val_loss=figures["loss"])
     return save_trained(home, STAGE, model, best=best, epochs=[])

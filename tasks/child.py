@@ -1,7 +1,7 @@
 """What the supervised child process runs: stages, one after the other, as they are asked for on standard input.
 
 Requests and answers are JSON, one a line. A request names a function and its arguments, or functions that are to come; an
-answer is progress, a descriptor or an error. Whatever else is written to standard output goes to standard error, the log.
+answer is progress, what the function returned or an error. Whatever else is written to standard output goes to the log.
 
 When its parent ends, standard input does too: the child then does what it does on SIGTERM, which is to save and to leave.
 """
@@ -21,7 +21,8 @@ from dataclasses import asdict
 from pkgutil import resolve_name
 from typing import Any, TextIO, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from pipelines.allocator import keep_freed_memory
 from pipelines.progress import Progress
@@ -72,7 +73,8 @@ def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[
         except Exception as error:  # noqa: BLE001 (the parent raises it again)
             answer({"error": describe_error(error)})
         else:
-            answer({"descriptor": type(made).__name__, "data": made.model_dump(mode="json")})
+            kind = f"{type(made).__module__}:{type(made).__qualname__}" if isinstance(made, BaseModel) else None
+            answer({"kind": kind, "made": to_jsonable_python(made)})
 
 
 def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.config import GateConfig
 from pipelines.gate.decide import Decision
 from tasks.policies import Place
-from tasks.progress import reporter
+from tasks.worker import run_stage
 
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
@@ -21,12 +21,10 @@ def gate_task(
     place: Place, dataset: str, challenger: Path, champion: Path | None, config: GateConfig, near_equal_bits: int
 ) -> Decision:
     """Judges a challenger's run folder against the champion's, and shows the decision as an artifact `gate-<dataset>`."""
-    from pipelines.gate.gate import judge_challenger
     from pipelines.gate.markdown import render_decision
 
-    decision = judge_challenger(
-        place.source, challenger, champion, config=config, near_equal_bits=near_equal_bits, report=reporter("gate")
-    )
+    judged = {"challenger": challenger, "champion": champion, "config": config, "near_equal_bits": near_equal_bits}
+    decision: Decision = run_stage("gate", root=place.source, **judged)
     name = re.sub("[^a-z0-9]+", "-", dataset.lower()).strip("-")  # all that Prefect takes
     artifact = MarkdownArtifact(
         markdown=render_decision(decision),

@@ -12,6 +12,7 @@ from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.slices import TrainingConfig
 from tasks.policies import Place
 from tasks.progress import current_listener
+from tasks.worker import run_stage
 
 
 @task(name="warm_start", task_run_name="warm_start", cache_policy=NO_CACHE, persist_result=False)
@@ -19,9 +20,8 @@ def warm_start_task(
     place: Place, prepared: PreparedImages, champion: Path, config: TrainingConfig, settings: FineTuneConfig
 ) -> TrainedModel | None:
     """Takes the champion's weights, or says why it does not and returns None."""
-    from pipelines.warm_start import start_warm
-
-    started = start_warm(place.home, prepared, champion, config=config, fine_tune=settings)
+    read = {"prepared": prepared, "champion": champion, "config": config, "fine_tune": settings}
+    started: TrainedModel | str = run_stage("warm_start", home=place.home, **read)
     if isinstance(started, TrainedModel):
         return started
     line = f"no warm start from the champion: {started}; training starts afresh"

@@ -22,20 +22,22 @@ from typing import IO, Any, Protocol, Self
 from pydantic_core import to_jsonable_python
 
 from pipelines import errors
-from pipelines.contracts import DESCRIPTORS, Descriptor
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
 from tasks.child import SECONDS_TO_LEAVE
 from tasks.progress import reporter
 
-# The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations.
+# The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations; it returns a model of
+# pydantic's, or what is of JSON.
 STAGES: Mapping[str, str] = {
     "prepare": "pipelines.data.prepare:prepare",
     "embed": "pipelines.training.embed:embed",
+    "warm_start": "pipelines.warm_start:start_warm",
     "head": "pipelines.training.phases:train_head",
     "fine_tune": "pipelines.training.phases:fine_tune",
     "evaluate": "pipelines.evaluation.evaluate:evaluate",
     "export": "pipelines.export.export:export",
+    "gate": "pipelines.gate.gate:judge_challenger",
 }
 # What the next stage waits for and a core is idle for: begun with the stage, to go on beside it.
 _BESIDE: Mapping[str, str] = {"evaluate": "pipelines.export.parity:start_probe_ahead"}
@@ -58,7 +60,7 @@ class Worker(Protocol):
         """Says that stages will come, so that what they need may be imported meanwhile."""
 
     def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
-        """Runs one stage and returns its descriptor.
+        """Runs one stage and returns what its function returns.
 
         Raises: what the stage raises.
         """
@@ -150,7 +152,7 @@ class ChildWorker:
         command = [sys.executable, "-c", code, json.dumps(sys.path)]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, start_new_session=True)
 
-    def _await(self, stage: str, report: Report) -> Descriptor:
+    def _await(self, stage: str, report: Report) -> Any:
         assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -161,7 +163,7 @@ class ChildWorker:
             self._busy = False
             if "error" in content:
                 raise make_error(content["error"])
-            return DESCRIPTORS[content["descriptor"]].model_validate(content["data"])
+            return resolve_name(content["kind"]).model_validate(content["made"]) if content["kind"] else content["made"]
         raise WorkerLostError(self._tell_loss(stage))
 
     def _tell_loss(self, stage: str) -> str:
@@ -269,7 +271,7 @@ def rest_worker() -> None:
 
 
 def run_stage(stage: str, **arguments: Any) -> Any:
-    """Runs the function of a heavy stage where the worker in force runs it, and returns its descriptor.
+    """Runs the function of a heavy stage where the worker in force runs it, and returns what that returns.
 
     Raises: what the stage raises, and WorkerLostError.
     """

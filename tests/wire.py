@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from pipelines.progress import Report
@@ -23,5 +24,6 @@ class WireWorker(InProcess):
         read = read_arguments(resolve_name(STAGES[stage]), carried)
         assert read == arguments
         made = super().run(stage, read, report=report)
-        assert type(made).model_validate(json.loads(json.dumps(made.model_dump(mode="json")))) == made
+        brought = json.loads(json.dumps(to_jsonable_python(made)))
+        assert (type(made).model_validate(brought) if isinstance(made, BaseModel) else brought) == made
         return made
