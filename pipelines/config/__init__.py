@@ -7,6 +7,7 @@ just the stages that depend on it.
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import BACKBONE_NAMES, BackboneName, BlocksConfig, ModelConfig
 from pipelines.config.recipe import Recipe
+from pipelines.config.registry import RegistryConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SPLITS, SplitConfig, TfdsConfig, TfdsSplits
 from pipelines.config.training import CacheConfig, FineTuneConfig, HeadConfig, PhaseConfig, Precision, ResourcesConfig, Schedule
@@ -24,6 +25,7 @@ __all__ = [
     "PhaseConfig",
     "Precision",
     "Recipe",
+    "RegistryConfig",
     "ResourcesConfig",
     "Schedule",
     "Section",

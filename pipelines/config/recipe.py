@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import ModelConfig
+from pipelines.config.registry import RegistryConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SplitConfig, TfdsConfig
 from pipelines.config.training import CacheConfig, FineTuneConfig, HeadConfig, ResourcesConfig
@@ -47,6 +48,7 @@ class Recipe(Section):
     head: HeadConfig = HeadConfig()
     fine_tune: FineTuneConfig = FineTuneConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    registry: RegistryConfig = RegistryConfig()
 
     @model_validator(mode="after")
     def _cacheable(self) -> Self:
