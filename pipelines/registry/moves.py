@@ -2,14 +2,13 @@
 
 MLflow keeps no history of an alias, and moving it is the last step of a promotion. So each promotion first writes down that
 it is about to move the alias from one version to another, as a tag of the registered model, and then moves it. What was
-written down counts only where the alias bears witness: the next promotion saw it there, or it is there now. A promotion
-that was cut off between the two steps is thus none, and one that was not needs no third step that could be cut off. What
-somebody moved with MLflow's own tools is seen by the same rule, and shown as such.
+written down counts only where the alias bears witness: whoever moved it noted that it had moved, the next promotion saw it
+there, or it is there now. A promotion that was cut off before the alias moved is thus none, and one that was cut off after it
+is whole, with or without the note. What somebody moved with MLflow's own tools is seen by the same rule, and shown as such.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -31,6 +30,7 @@ class Move(Descriptor):
         earlier: that it pointed at before, None where there was none.
         at: when, ISO 8601 in UTC; None where that is not known.
         reason: why, in words.
+        done: that it was noted after the alias had moved. Not noted does not mean that it had not.
     """
 
     kind: Literal["promote", "rollback", "outside"]
@@ -38,15 +38,16 @@ class Move(Descriptor):
     earlier: int | None
     at: str | None = None
     reason: str = ""
+    done: bool = False
 
 
-def plan_move(move: Move, tags: Mapping[str, str]) -> tuple[str, str]:
-    """The tag that writes a move down: a key after all that are there, also where a clock goes wrong, and its value."""
+def plan_move(move: Move, tags: Mapping[str, str]) -> tuple[str, Move]:
+    """A move with its time, and the key of the tag for it: after all that are there, also where a clock goes wrong."""
     now = datetime.now(UTC)
     number_ms = max([round(now.timestamp() * 1000), *(1 + _number(key) for key in tags if key.startswith(PREFIX))])
     at = now.isoformat(timespec="seconds")
     planned = move.model_copy(update={"at": at, "reason": move.reason[:_REASON_CHARACTERS]})
-    return f"{PREFIX}{number_ms:015d}", json.dumps(planned.model_dump(mode="json"), ensure_ascii=False)
+    return f"{PREFIX}{number_ms:015d}", planned
 
 
 def read_moves(tags: Mapping[str, str], current: int | None) -> list[Move]:
@@ -58,13 +59,13 @@ def read_moves(tags: Mapping[str, str], current: int | None) -> list[Move]:
     """
     planned = [_parse(tags[key]) for key in sorted(tags) if key.startswith(PREFIX)]
     known = [move for move in planned if move is not None]
-    seen_after = [*(move.earlier for move in known[1:]), current]
+    seen_before = [*(move.earlier for move in known), current]
     moves: list[Move] = []
     place: int | None = None
-    for move, seen in zip(known, seen_after, strict=True):
+    for move, seen_after in zip(known, seen_before[1:], strict=True):
         moves += _outside(place, move.earlier)
         place = move.earlier
-        if seen == move.version:
+        if move.done or seen_after == move.version:
             moves.append(move)
             place = move.version
     return moves + _outside(place, current)

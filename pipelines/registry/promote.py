@@ -138,14 +138,16 @@ def read_history(client: MlflowClient, name: str) -> list[Move]:
 
 
 def _move_champion(client: MlflowClient, name: str, move: Move) -> bool:
-    """Writes the move down, then moves the alias; False where the alias is not where the move starts from."""
+    """Writes the move down, moves the alias, and notes that it did; False where the alias is not where the move starts."""
     current, tags = _read(client, name)
     if current == move.version:
         return True
     if current != move.earlier:
         return False
-    client.set_registered_model_tag(name, *plan_move(move, tags))
+    key, planned = plan_move(move, tags)
+    client.set_registered_model_tag(name, key, planned.model_dump_json())
     client.set_registered_model_alias(name, CHAMPION, str(move.version))
+    client.set_registered_model_tag(name, key, planned.model_copy(update={"done": True}).model_dump_json())
     return True
 
 

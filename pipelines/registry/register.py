@@ -47,18 +47,16 @@ def register(registry: Registry, client: MlflowClient, candidate: Candidate, fol
         candidate: what the run folder is known by.
         folder: a run folder.
     """
-    version = find_version(client, candidate)
+    version, record = find_version(client, candidate), read_record(registry, candidate)
     if version is None:
-        version = _create_version(registry, client, candidate, folder)
+        version, record = _create_version(registry, client, candidate, folder), None
     champion = aliases(client, candidate.name).get(CHAMPION)
     if champion != version:
         client.set_registered_model_alias(candidate.name, CHALLENGER, str(version))
-    record = read_record(registry, candidate) or Record(version=version)
-    if champion == version:  # it was promoted, and cut off before that was noted
-        record = record.model_copy(update={"settled": candidate.gate})
-    write_record(registry, candidate, record.model_copy(update={"version": version}))
-    settled = record.settled == candidate.gate
-    return Registration(candidate=candidate, version=version, champion=champion, settled=settled)
+    # A champion was judged, even where its run was cut off before that was noted.
+    judged = candidate.gate if champion == version else record.settled if record else None
+    write_record(registry, candidate, Record(version=version, settled=judged))
+    return Registration(candidate=candidate, version=version, champion=champion, settled=judged == candidate.gate)
 
 
 def find_version(client: MlflowClient, candidate: Candidate) -> int | None:

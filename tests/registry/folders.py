@@ -15,7 +15,7 @@ from pipelines.contracts import Candidate
 from tests.images import draw_photo, encode
 
 
-def write_run(folder: Path, *, seed: int, accuracy: float = 0.75) -> Path:
+def write_run(folder: Path, *, seed: int, accuracy: float = 0.75) -> None:
     """A run folder whose content depends on the seed; 2 epochs of the head, then 3 of fine-tuning."""
     (folder / "export" / "savedmodel").mkdir(parents=True)
     recipe = Recipe.model_validate({"seed": seed, "name": "pets"})
@@ -37,7 +37,6 @@ def write_run(folder: Path, *, seed: int, accuracy: float = 0.75) -> Path:
     (folder / "confusion_matrix.png").write_bytes(encode(draw_photo(8, 8, seed), "PNG"))
     (folder / "model.keras").write_bytes(f"model {seed}".encode())
     (folder / "export" / "savedmodel" / "saved_model.pb").write_bytes(b"\x00" * 10)
-    return folder
 
 
 def candidate(seed: int, *, name: str = "pets", gate: str = "margin .01") -> Candidate:
