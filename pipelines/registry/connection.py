@@ -135,6 +135,8 @@ def registry_errors(registry: Registry) -> Iterator[None]:
     except Exception as error:
         status = _status(error)
         if status is None:
+            if isinstance(error, OSError | ImportError):  # a place that can't be written, a database's missing driver
+                raise RunError(f"{registry.address} can't be used: {one_line(error)}") from error
             raise
         if status >= 500 or status == _UNAVAILABLE:
             raise _unreachable(registry, error) from error

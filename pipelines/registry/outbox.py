@@ -117,8 +117,8 @@ def _deliver(registry: Registry, client: MlflowClient, folder: Path, entry: Entr
     if entry.registration is None or entry.decision is None:
         register(registry, client, entry.candidate, folder / _RUN)
         return
-    # A decision against another champion than the present one decides nothing: `settle` sees that.
-    settle(registry, client, entry.registration, entry.decision)
+    if not settle(registry, client, entry.registration, entry.decision) and entry.decision["promote"]:
+        logger.warning("`%s` got another champion meanwhile, so that the gate decides anew", entry.candidate.name)
 
 
 def _new_place(registry: Registry) -> Path:

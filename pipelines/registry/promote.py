@@ -43,7 +43,7 @@ def settle(registry: Registry, client: MlflowClient, registration: Registration,
     promoted = bool(decision["promote"])
     if run := client.get_model_version(name, str(version)).run_id:
         client.log_dict(run, dict(decision), GATE_FILE)
-    client.set_model_version_tag(name, str(version), GATE_TAG, _verdict(decision))
+    client.set_model_version_tag(name, str(version), GATE_TAG, _verdict(decision, registration.candidate.gate))
     if promoted:
         move = Move(kind="promote", version=version, earlier=registration.champion, reason=_reason(decision))
         if not _move_champion(client, name, move):
@@ -162,7 +162,7 @@ def _reason(decision: Mapping[str, Any]) -> str:
     return "; ".join(str(reason) for reason in decision.get("reasons", ())) or "the gate"
 
 
-def _verdict(decision: Mapping[str, Any]) -> str:
-    """The decision for a table's cell; gate.json has all of it."""
-    verdict = {"promote": bool(decision["promote"]), "reason": _reason(decision)[:_VERDICT_CHARACTERS]}
+def _verdict(decision: Mapping[str, Any], settings: str) -> str:
+    """The decision in short, with the digest of the gate's settings; gate.json has all of it."""
+    verdict = {"promote": bool(decision["promote"]), "reason": _reason(decision)[:_VERDICT_CHARACTERS], "settings": settings}
     return json.dumps(verdict, ensure_ascii=False)

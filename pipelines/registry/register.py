@@ -9,10 +9,11 @@ from filelock import FileLock
 
 from pipelines.contracts import Candidate, Registration
 from pipelines.registry.candidate import folder_digest
-from pipelines.registry.connection import Registry, is_missing
+from pipelines.registry.connection import Registry
+from pipelines.registry.moves import read_moves
 from pipelines.registry.records import Record, read_record, write_record
 from pipelines.registry.run_log import MODEL_FOLDER, log_run
-from pipelines.registry.versions import CONTENT_TAG, DATA_TAG, DIGEST_TAG, FIGURES_TAG
+from pipelines.registry.versions import CONTENT_TAG, DATA_TAG, DIGEST_TAG, FIGURES_TAG, read_verdict
 from pipelines.store.artifacts import read_json
 
 if TYPE_CHECKING:
@@ -47,14 +48,19 @@ def register(registry: Registry, client: MlflowClient, candidate: Candidate, fol
         candidate: what the run folder is known by.
         folder: a run folder.
     """
-    version, record = find_version(client, candidate), read_record(registry, candidate)
+    version = find_version(client, candidate)
     if version is None:
-        version, record = _create_version(registry, client, candidate, folder), None
-    champion = aliases(client, candidate.name).get(CHAMPION)
+        version = _create_version(registry, client, candidate, folder)
+    model = client.get_registered_model(candidate.name)
+    champion = model.aliases.get(CHAMPION)
+    champion = None if champion is None else int(champion)
     if champion != version:
         client.set_registered_model_alias(candidate.name, CHALLENGER, str(version))
-    # A champion was judged, even where its run was cut off before that was noted.
-    judged = candidate.gate if champion == version else record.settled if record else None
+    ever = {move.version for move in read_moves(model.tags, champion)}
+    verdict = read_verdict(client.get_model_version(candidate.name, str(version)).tags)
+    # A verdict that was cut off before it was carried out settles nothing; a champion needs none.
+    done = verdict.get("settings") if version in ever or not verdict.get("promote") else None
+    judged = candidate.gate if champion == version else done
     write_record(registry, candidate, Record(version=version, settled=judged))
     return Registration(candidate=candidate, version=version, champion=champion, settled=judged == candidate.gate)
 
@@ -63,19 +69,6 @@ def find_version(client: MlflowClient, candidate: Candidate) -> int | None:
     """The version of a content, or None."""
     versions = client.search_model_versions(f"tags.`{CONTENT_TAG}` = '{candidate.content}'")
     return min((int(version.version) for version in versions if version.name == candidate.name), default=None)
-
-
-def aliases(client: MlflowClient, name: str) -> dict[str, int]:
-    """The version of each alias of a registered model; none where there is no such model."""
-    from mlflow import MlflowException
-
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException as error:
-        if is_missing(error):
-            return {}
-        raise
-    return {alias: int(version) for alias, version in model.aliases.items()}
 
 
 def _create_version(registry: Registry, client: MlflowClient, candidate: Candidate, folder: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.contracts import Candidate, Registration
 from pipelines.errors import RunError
 from pipelines.registry.connection import Registry, connected
-from pipelines.registry.outbox import deliver, queue_decision, queue_run
+from pipelines.registry.outbox import deliver, queue_decision, queue_run, waiting_entries
 from pipelines.registry.promote import settle
 from pipelines.registry.register import known_registration, register, registry_lock
 from pipelines.store.artifacts import scratch_folder
@@ -23,22 +23,27 @@ def register_run(
     Args:
         registry: where.
         candidate: what the run is known by.
-        write_folder: writes the run folder to a path; not called where the candidate was registered and judged before.
+        write_folder: writes the run folder to a path; not called where the candidate was registered and judged before, and
+            nothing waits.
         note: hears in one line why the run has to wait.
 
     Raises:
         RunError: no space left on the device.
     """
-    if (known := known_registration(registry, candidate)) is not None:
+    known = known_registration(registry, candidate)
+    if known is not None and not waiting_entries(registry):
         return known
     with registry_lock(registry), scratch_folder(registry.home) as scratch:
         folder = scratch / "run"
         write_folder(folder)
         try:
             with connected(registry) as client:
-                deliver(registry, client)
+                if delivered := deliver(registry, client):
+                    note(f"{delivered} runs and decisions that waited for the registry are delivered")
                 return register(registry, client, candidate, folder)
         except RunError as error:
+            if known is not None:
+                return known
             queue_run(registry, candidate, folder)
             note(f"{error}; the run waits in {registry.folder / 'outbox'} and is registered by the next one")
             return Registration(candidate=candidate, version=None, champion=None, settled=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -87,9 +88,18 @@ def find_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
             return found
 
 
+def read_verdict(tags: Mapping[str, str]) -> dict[str, Any]:
+    """What the gate said about a version, by the version's tags: `promote`, `reason` and `settings`; empty where nothing."""
+    try:
+        verdict = json.loads(tags.get(GATE_TAG, "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return verdict if isinstance(verdict, dict) else {}
+
+
 def _describe(version: ModelVersion, aliases: list[str]) -> Version:
     tags = dict(version.tags)
-    verdict: dict[str, Any] = json.loads(tags[GATE_TAG]) if GATE_TAG in tags else {}
+    verdict = read_verdict(tags)
     return Version(
         number=int(version.version),
         aliases=tuple(aliases),

@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.contracts import Registration
 from pipelines.registry.connection import Registry, connected
-from pipelines.registry.promote import read_history
-from pipelines.registry.register import aliases, registry_lock
+from pipelines.registry.promote import check_model, read_history
+from pipelines.registry.register import registry_lock
 from pipelines.registry.service import register_run, settle_run
 from pipelines.registry.versions import list_versions
 from tests.registry.folders import candidate, write_run
@@ -68,10 +68,10 @@ class Desk:
             assert self.settle(self.register(seed))
 
     @property
-    def champion(self) -> int | None:
+    def champion(self) -> int:
         """The version that the alias points at."""
         with connected(self.registry) as client:
-            return aliases(client, "pets").get("champion")
+            return int(check_model(client, "pets").aliases["champion"])
 
     @property
     def history(self) -> list[int | None]:
