@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.request import DEFAULT_HOME, check_home, find_source
+from flows import model_commands
+from flows.options import Home, RegistryUri, Verbose
+from flows.request import DEFAULT_HOME, check_home, find_registry, find_source
 from flows.surroundings import await_prefect, configure, start_server, stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
@@ -32,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Model = Annotated[str, typer.Argument(help="A run folder, or models:/NAME@ALIAS or models:/NAME/VERSION.", show_default=False)]
 Source = Annotated[
     str,
     typer.Argument(
@@ -39,10 +42,10 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-Home = Annotated[Path, typer.Option(envvar="IMAGEMILL_HOME", help="Folder of the artifacts and records of all runs.")]
 Config = Annotated[Path | None, typer.Option(help="A recipe in YAML; config.yaml of a run repeats it.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe value, such as head.epochs=3.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of Prefect and TensorFlow.")]
+
+app.add_typer(model_commands.app)
 
 _INTERRUPTED = 130
 RUN_FILES = [
@@ -137,23 +140,31 @@ def profile(
 def describe(
     model: Annotated[
         str | None,
-        typer.Argument(help="A run folder, a recipe in YAML, or the name of a backbone.", show_default="the default recipe"),
+        typer.Argument(
+            help="A run folder, models:/NAME@ALIAS or models:/NAME/VERSION, a recipe in YAML, or the name of a backbone.",
+            show_default="the default recipe",
+        ),
     ] = None,
     set_: Set = None,
     classes: Annotated[int, typer.Option(help="How many classes the model of a recipe tells apart.")] = 10,
     json_: Annotated[Path | None, typer.Option("--json", help="File for the same numbers.", show_default=False)] = None,
+    registry: RegistryUri = None,
+    home: Home = Path(DEFAULT_HOME),
     verbose: Verbose = False,
 ) -> None:
     """Show a model layer by layer: shapes, parameters, multiply-adds, receptive field."""
     from flows.describe import describe as describe_model
+    from flows.models import find_model, is_reference
 
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        if model is not None and is_reference(model):
+            model = str(find_model(model, find_registry(registry, home=home)))
         describe_model(model, set_ or [], classes=classes, json_file=json_, console=Console())
 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    model: Model,
     source: Source,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and its kin.", show_default=False)] = None,
     split: Annotated[
@@ -163,33 +174,39 @@ def evaluate(
         Path | None, typer.Option(help="Recipe whose tfds section is read.", show_default="that of the run")
     ] = None,
     set_: Set = None,
+    registry: RegistryUri = None,
     home: Home = Path(DEFAULT_HOME),
     verbose: Verbose = False,
 ) -> None:
     """Evaluate a model on a labelled source."""
     from flows.evaluate import evaluate_model
+    from flows.models import find_model
     from pipelines.recipes import check_section, load_recipe
 
     check_home(home)
     check_section(set_ or [], section="tfds")
-    own = model / CONFIG
-    recipe = load_recipe(config or (own if source.startswith(TFDS_PREFIX) and own.is_file() else None), set_ or [])
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
-        evaluate_model(model, find_source(source, recipe, home=home), split=split, out=out, console=Console())
+        folder = find_model(model, find_registry(registry, home=home))
+        own = folder / CONFIG
+        recipe = load_recipe(config or (own if source.startswith(TFDS_PREFIX) and own.is_file() else None), set_ or [])
+        evaluate_model(folder, find_source(source, recipe, home=home), split=split, out=out, console=Console())
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    model: Model,
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images at any depth.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Parquet file to write.", show_default=False)],
+    registry: RegistryUri = None,
+    home: Home = Path(DEFAULT_HOME),
     verbose: Verbose = False,
 ) -> None:
     """Predict the class of images."""
+    from flows.models import find_model
     from flows.predict import predict_images
 
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
-        predict_images(model, images, out=out, console=Console())
+        predict_images(find_model(model, find_registry(registry, home=home)), images, out=out, console=Console())
 
 
 @app.command()

@@ -9,9 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 from pipelines.config import Recipe
+from pipelines.config.registry import check_uri
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.weights_file import find_weights_file
+from pipelines.registry.connection import Registry
 from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
 from pipelines.sources.folder import FoundFile, check_class_counts
@@ -42,6 +44,22 @@ def find_watchable(text: str, *, home: Path) -> Source:
     source = find_source(text, Recipe(), home=home)
     check_outside(source, "--home", home)
     return source
+
+
+def find_registry(uri: str | None, *, home: Path) -> Registry:
+    """The registry at an address; `MLFLOW_TRACKING_URI`'s where None, or that of the home.
+
+    Raises:
+        InputError: the address is none.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+    try:
+        if uri is not None:
+            check_uri(uri)
+    except ValueError as error:
+        raise InputError(f"`MLFLOW_TRACKING_URI` and `--registry` {error}") from error
+    check_home(home)
+    return Registry(home.absolute(), uri)
 
 
 def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | None) -> None:

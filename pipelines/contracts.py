@@ -165,6 +165,40 @@ class ExportedModel(Descriptor):
     compared: int
 
 
+class Candidate(Descriptor):
+    """A finished run that is to become a version of a registered model.
+
+    Attributes:
+        name: of the registered model.
+        content: SHA-256 (hex) over the exported model, the index and the recipe: equal content is one version.
+        data: digest of the index.
+        gate: digest of the gate's part of the recipe: a candidate is judged once with the same.
+        code: versions of the code that made it, by name.
+    """
+
+    name: str
+    content: str
+    data: str
+    gate: str
+    code: dict[str, str]
+
+
+class Registration(Descriptor):
+    """A candidate's place in the registry.
+
+    Attributes:
+        candidate: what was registered.
+        version: of the registered model; None where the registry could not be reached and the run waits in the outbox.
+        champion: the version that is champion, which the candidate is to be judged against; None where there is none.
+        settled: whether it was judged before, or is the champion itself, so that there is nothing left to decide.
+    """
+
+    candidate: Candidate
+    version: int | None
+    champion: int | None
+    settled: bool
+
+
 DESCRIPTORS: dict[str, type[Descriptor]] = {
     descriptor.__name__: descriptor
     for descriptor in (Listing, ImageIndex, PreparedImages, Embedded, TrainedModel, Evaluation, ExportedModel)

@@ -35,6 +35,10 @@ class ParityError(RunError):
     """An exported model does not give the trained model's answers."""
 
 
+class RegistryUnreachableError(RunError):
+    """The MLflow registry does not answer, or answers that it can't work at the moment."""
+
+
 def quoted(name: str) -> str:
     """A name in quotes, on one line: what can't be printed is escaped once, also where part of it was escaped already."""
     return repr(name).replace("\\\\", "\\")

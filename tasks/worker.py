@@ -27,8 +27,8 @@ from pipelines.progress import Progress, Report
 from tasks.child import SECONDS_TO_LEAVE
 from tasks.progress import reporter
 
-# The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations; it returns a model of
-# pydantic's, or what is of JSON.
+# The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations; what it returns is
+# a pydantic model, or JSON's.
 STAGES: Mapping[str, str] = {
     "prepare": "pipelines.data.prepare:prepare",
     "embed": "pipelines.training.embed:embed",

@@ -8,6 +8,7 @@ from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import BACKBONE_NAMES, BackboneName, BlocksConfig, ModelConfig
 from pipelines.config.recipe import Recipe
+from pipelines.config.registry import RegistryConfig
 from pipelines.config.retrain import RetrainConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SPLITS, SplitConfig, TfdsConfig, TfdsSplits
@@ -27,6 +28,7 @@ __all__ = [
     "PhaseConfig",
     "Precision",
     "Recipe",
+    "RegistryConfig",
     "ResourcesConfig",
     "RetrainConfig",
     "Schedule",

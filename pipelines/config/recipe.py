@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
 from pipelines.config.models import ModelConfig
+from pipelines.config.registry import RegistryConfig
 from pipelines.config.retrain import RetrainConfig
 from pipelines.config.section import Section
 from pipelines.config.sources import SplitConfig, TfdsConfig
@@ -51,6 +52,7 @@ class Recipe(Section):
     resources: ResourcesConfig = ResourcesConfig()
     gate: GateConfig = GateConfig()
     retrain: RetrainConfig = RetrainConfig()
+    registry: RegistryConfig = RegistryConfig()
 
     @model_validator(mode="after")
     def _cacheable(self) -> Self:

@@ -1,0 +1,163 @@
+"""Where the registry is, and a client for it that fails soon and says nothing by itself.
+
+Importing MLflow takes seconds, so that is done when a client is asked for, and not before the address was seen to answer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pipelines.errors import ImagemillError, RegistryUnreachableError, RunError, one_line
+from pipelines.registry.embedded import artifacts_uri, embedded_database, embedded_uri, open_embedded
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ANSWER_SECONDS = 5.0  # in which a server must answer before a run goes on without it
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_UNAVAILABLE = 429  # too many requests; 500 and above: the server's own trouble
+
+# Read by MLflow when it is imported or used. What the user has set stays.
+QUIET_MLFLOW = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    # By default 7 retries that take about 4 minutes, each try up to 120 s: a run would stand still for that long.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """An MLflow registry. Making one opens nothing.
+
+    Attributes:
+        home: absolute path of the home.
+        uri: of a server or a database, as MLflow takes it; None for the SQLite database in the home.
+    """
+
+    home: Path
+    uri: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """What the home remembers of registries: records, queued runs, fetched models."""
+        return self.home / "registry"
+
+    @property
+    def address(self) -> str:
+        """The registry in words, without a password; it stays the same where the home is moved."""
+        if self.uri is None:
+            return "the home's registry"
+        parts = urlsplit(self.uri)
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever registered in the home's own database; of others that is not known."""
+        return self.uri is not None or embedded_database(self.home).is_file()
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where artifacts of new experiments go; None where a server decides."""
+        return None if (self.uri or "").startswith(("http", "databricks")) else artifacts_uri(self.home)
+
+    @property
+    def client_uri(self) -> str:
+        """For MLflow's own tools, such as `mlflow ui --backend-store-uri`."""
+        return self.uri or embedded_uri(self.home)
+
+
+@contextmanager
+def connected(registry: Registry) -> Iterator[MlflowClient]:
+    """A client for the block; what MLflow raises in it becomes an error of ours.
+
+    Raises:
+        RegistryUnreachableError: nothing answers, or what answers is in trouble of its own.
+        RunError: the registry refused something.
+    """
+    check_answers(registry)
+    for name, value in QUIET_MLFLOW.items():
+        os.environ.setdefault(name, value)
+    with registry_errors(registry):
+        uri = open_embedded(registry.home) if registry.uri is None else registry.uri
+        from mlflow import MlflowClient
+
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def check_answers(registry: Registry) -> None:
+    """Knocks at the registry's door: MLflow itself tries a database that is away for minutes.
+
+    Raises:
+        RegistryUnreachableError: nobody opens within `ANSWER_SECONDS`.
+    """
+    parts = urlsplit(registry.uri or "")
+    if not parts.hostname:
+        return
+    try:
+        if parts.scheme in ("http", "https"):
+            from httpx import get  # it knows of proxies
+
+            # Not whether to trust it is asked here, but whether it is there.
+            get(f"{registry.address.rstrip('/')}/health", timeout=ANSWER_SECONDS, verify=False)
+        elif port := parts.port or _DATABASE_PORTS.get(parts.scheme.partition("+")[0]):
+            socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+            raise
+        raise _unreachable(registry, error) from error
+
+
+@contextmanager
+def registry_errors(registry: Registry) -> Iterator[None]:
+    """Turns what MLflow and the libraries below it raise into one line.
+
+    Raises:
+        RegistryUnreachableError: the connection broke, or the server is in trouble of its own.
+        RunError: the registry refused something.
+    """
+    try:
+        yield
+    except ImagemillError:
+        raise
+    except Exception as error:
+        status = _status(error)
+        if status is None:
+            if isinstance(error, OSError | ImportError):  # a place that can't be written, a database's missing driver
+                raise RunError(f"{registry.address} can't be used: {one_line(error)}") from error
+            raise
+        if status >= 500 or status == _UNAVAILABLE:
+            raise _unreachable(registry, error) from error
+        raise RunError(f"{registry.address} refused: {one_line(error)}") from error
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether MLflow says that a model, a version or a run does not exist."""
+    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that stands for an error, or None where it has nothing to do with the registry."""
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if "mlflow.MlflowException" in kinds:
+        get_status: Any = getattr(error, "get_http_status_code")  # noqa: B009 (no import of MLflow for its type)
+        return int(get_status())
+    if kinds & {"requests.RequestException", "sqlalchemy.OperationalError", "sqlalchemy.InterfaceError"}:
+        return 503
+    return None
+
+
+def _unreachable(registry: Registry, error: Exception) -> RegistryUnreachableError:
+    return RegistryUnreachableError(f"the registry at {registry.address} does not answer ({one_line(error)})")
