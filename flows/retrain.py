@@ -17,8 +17,8 @@ from flows.champions import ChampionRegistry, open_registry
 from flows.request import check_home, check_outside, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
-    challenger_folder,
     lock_path,
+    new_challenger_folder,
     read_retraining,
     retraining_key,
     write_retraining,
@@ -102,7 +102,7 @@ def _retrain(
         log.info("%s was trained on before with this recipe, and %s: %s", source, verdict, "; ".join(known.reasons))
         return {**known.model_dump(mode="json"), "state": "repeated"}
     if known is None:
-        known = _train(source, dataset, content, recipe, home=home, folder=challenger_folder(home, key), registry=registry)
+        known = _train(source, dataset, content, recipe, home=home, folder=new_challenger_folder(home, key), registry=registry)
         write_retraining(home, key, known)
     challenger = Path(known.challenger)
     version = registry.register(dataset, challenger)

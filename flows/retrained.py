@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Literal
@@ -62,9 +63,11 @@ def write_retraining(home: Path, key: str, retraining: Retraining) -> None:
         temporary.write_text(retraining.model_dump_json(indent=1), encoding="utf-8")
 
 
-def challenger_folder(home: Path, key: str) -> Path:
-    """Where the run folder of a retraining is written."""
-    return home / "challengers" / key
+def new_challenger_folder(home: Path, key: str) -> Path:
+    """Where the run folder of a retraining is to be written: never over an earlier one, which may be champion."""
+    folders = home / "challengers"
+    names = itertools.chain([key], (f"{key}-{number}" for number in itertools.count(2)))
+    return next(folders / name for name in names if not (folders / name).exists())
 
 
 def lock_path(home: Path, dataset: str) -> Path:

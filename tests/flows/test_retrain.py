@@ -72,6 +72,16 @@ def test_the_first_model_becomes_champion_and_its_content_is_not_trained_on_twic
     assert place.retrain(digest=place.content)["state"] == "repeated"
 
 
+def test_again_makes_a_new_challenger_beside_the_champion(place: Place) -> None:
+    first = place.retrain()
+    manifest = Path(first["challenger"]) / "manifest.json"
+    before = manifest.stat().st_ino
+    second = place.retrain(again=True)
+    assert (second["state"], second["promoted"]) == ("done", True)
+    assert place.champion == Path(second["challenger"]) != Path(first["challenger"])
+    assert manifest.stat().st_ino == before
+
+
 def test_an_event_that_is_out_of_date_does_nothing(place: Place) -> None:
     told = place.content
     (place.source / "red" / "003.png").unlink()

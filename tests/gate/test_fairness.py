@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.errors import InputError
 from pipelines.gate.fairness import find_fair_images
+from pipelines.run_folder import read_seen
 from pipelines.store.index import write_index
 
 
@@ -58,6 +59,20 @@ def test_images_that_either_model_has_seen_are_left_out_by_name(tmp_path: Path) 
         "near e.jpg": near.format("challenger"),
     }
     assert (found.known, found.relabelled) == (1, {})
+
+
+def test_what_the_champion_s_own_champion_has_seen_is_left_out_too(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", [("a.jpg", "cat", "train", "A1"), ("b.jpg", "cat", "test", "B1")])
+    champion = write_run(tmp_path / "champion", [("d.jpg", "cat", "train", "D1")])
+    write_index(champion / "seen.parquet", read_seen(first))  # as a warm start does
+    challenger = write_run(
+        tmp_path / "challenger", [(f"{name}.jpg", "cat", "test", f"{name.upper()}1") for name in ("a", "b", "d")]
+    )
+    found = find_fair_images(challenger, champion, near_equal_bits=0)
+    assert [image.path for image in found.fair] == ["b.jpg"]
+    # The next generation inherits what this one saw, each content once.
+    write_index(challenger / "seen.parquet", read_seen(champion))
+    assert sorted(row["sha256"] for row in read_seen(challenger)) == ["A1", "D1"]
 
 
 def test_a_changed_label_is_named_with_what_it_was(tmp_path: Path) -> None:
