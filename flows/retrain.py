@@ -13,24 +13,21 @@ from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from flows.champions import ChampionRegistry, open_registry
+from flows.promotion import find_champion
 from flows.request import check_home, check_outside, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
+    challenger_folder,
     lock_path,
-    new_challenger_folder,
     read_retraining,
     retraining_key,
     write_retraining,
 )
-from flows.train import train_model
+from flows.train import run_stages
 from pipelines.config import Recipe
-from pipelines.run_folder import GATE, MODEL
+from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
 from pipelines.sources.source import Source
-from pipelines.store.artifacts import file_digest, read_json
-from tasks.gate import gate_task
-from tasks.policies import Place
 from tasks.progress import reporter
 from tasks.worker import working
 
@@ -60,14 +57,16 @@ def retrain(
         again: also where this content was trained on before with this recipe.
 
     Returns:
-        `state`: done, repeated (with the outcome of the earlier time) or moved on (the source is not what the event told of);
-        and, but for the last, what `Retraining` says.
+        `state`: done, repeated (with the outcome of the earlier time), waits (for the registry) or moved on (the source is not
+        what the event told of); and, but for the last, what `Retraining` says.
 
     Raises:
         InputError: the request can't be carried out as it stands.
         RunError: it could have been, and something failed; the champion stays.
     """
     recipe, place = recipe or Recipe(), Path(home or default_home()).absolute()
+    if not recipe.registry.enabled:
+        raise InputError("`registry.enabled` must be true to retrain: the champion is kept there")
     check_home(place)
     opened = find_source(source, recipe, home=place)
     check_outside(opened, "--home", place)
@@ -81,14 +80,12 @@ def retrain(
         lock.acquire()
     try:
         with working(place):  # one child for the training and the gate
-            return _retrain(source, opened, recipe, home=place, digest=digest, again=again, registry=open_registry(place))
+            return _retrain(source, opened, recipe, home=place, digest=digest, again=again)
     finally:
         lock.release()
 
 
-def _retrain(
-    source: str, opened: Source, recipe: Recipe, *, home: Path, digest: str | None, again: bool, registry: ChampionRegistry
-) -> dict[str, Any]:
+def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest: str | None, again: bool) -> dict[str, Any]:
     """The flow, under the lock of its data set."""
     dataset, log = dataset_name(opened, recipe), get_run_logger()
     content = digest_source(home, opened, report=reporter("scan"))
@@ -97,45 +94,28 @@ def _retrain(
         return {"state": "moved on", "content": content}
     key = retraining_key(dataset, content, recipe)
     known = None if again else read_retraining(home, key)
-    if known is not None and known.state == "done":
+    if known is not None:
         verdict = "was promoted" if known.promoted else "was not promoted"
         log.info("%s was trained on before with this recipe, and %s: %s", source, verdict, "; ".join(known.reasons))
-        return {**known.model_dump(mode="json"), "state": "repeated"}
-    if known is None:
-        known = _train(source, dataset, content, recipe, home=home, folder=new_challenger_folder(home, key), registry=registry)
-        write_retraining(home, key, known)
-    challenger = Path(known.challenger)
-    version = registry.register(dataset, challenger)
-    champion = registry.champion(dataset)  # not that of before training: it may be another by now
-    decision = _earlier_decision(challenger, champion)
-    if decision is None:
-        bits, place = recipe.split.near_equal_bits, Place(home, opened.root)
-        decision = gate_task(place, dataset, challenger, champion, recipe.gate, bits).model_dump(mode="json")
-    promoted = registry.settle(dataset, version, decision)
-    outcome = {"state": "done", "version": version, "promoted": promoted, "reasons": decision["reasons"]}
-    known = Retraining.model_validate({**known.model_dump(), **outcome})
+        return {"state": "repeated", **known.model_dump(mode="json")}
+    champion = find_champion(recipe, home=home, dataset=dataset) if recipe.retrain.warm_start else None
+    run = run_stages(source, recipe, home=home, out=challenger_folder(home, dataset), start=champion)
+    promotion = run.promotion
+    assert promotion is not None
+    made = Retraining(
+        dataset=dataset,
+        content=content,
+        challenger=str(run.folder),
+        version=promotion.version,
+        promoted=promotion.promoted,
+        reasons=promotion.reasons,
+    )
+    if promotion.version is None:
+        log.warning("the registry does not answer: the challenger waits for it, and the next retraining judges it")
+        return {"state": "waits", **made.model_dump(mode="json")}
     if digest_source(home, opened) == content:
-        write_retraining(home, key, known)
+        write_retraining(home, key, made)
     else:
         log.warning("%s changed during the run, which does not count as done for what it was", source)
-    log.info("the challenger %s: %s", "is champion" if promoted else "was not promoted", "; ".join(known.reasons))
-    return known.model_dump(mode="json")
-
-
-def _train(
-    source: str, dataset: str, content: str, recipe: Recipe, *, home: Path, folder: Path, registry: ChampionRegistry
-) -> Retraining:
-    """Trains a challenger, from the champion's weights where the recipe says so and there is one."""
-    champion = registry.champion(dataset) if recipe.retrain.warm_start else None
-    train_model(source, recipe, home=str(home), out=str(folder), start=str(champion) if champion else None)
-    return Retraining(dataset=dataset, content=content, challenger=str(folder), state="trained")
-
-
-def _earlier_decision(challenger: Path, champion: Path | None) -> dict[str, Any] | None:
-    """The decision by which the challenger became the champion that it is, where the run was cut off right after that."""
-    if champion is None or not (challenger / GATE).exists():
-        return None
-    if file_digest(champion / MODEL) != file_digest(challenger / MODEL):
-        return None
-    decision: dict[str, Any] = read_json(challenger / GATE)
-    return decision if decision["promote"] else None
+    log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
+    return {"state": "done", **made.model_dump(mode="json")}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,9 +19,8 @@ class Retraining(BaseModel):
         dataset: name of the data set.
         content: digest of the source, see `content_digest`.
         challenger: run folder.
-        state: `trained` while the gate and the registry are still to come.
-        version: of the model in the registry; None before it has one.
-        promoted: whether it became champion; None before that is decided.
+        version: of the model in the registry; None where it waits for the registry.
+        promoted: whether it became champion; None where it was judged before.
         reasons: of the gate.
     """
 
@@ -32,8 +29,7 @@ class Retraining(BaseModel):
     dataset: str
     content: str
     challenger: str
-    state: Literal["trained", "done"]
-    version: str | None = None
+    version: int | None = None
     promoted: bool | None = None
     reasons: tuple[str, ...] = ()
 
@@ -45,12 +41,11 @@ def retraining_key(dataset: str, content: str, recipe: Recipe) -> str:
 
 
 def read_retraining(home: Path, key: str) -> Retraining | None:
-    """What is known of a retraining; None where it never came as far as a challenger, or that is gone."""
+    """What came of a retraining; None where it never came to an end."""
     try:
-        known = Retraining.model_validate_json(_path(home, key).read_bytes())
+        return Retraining.model_validate_json(_path(home, key).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    return known if known.state == "done" or Path(known.challenger).is_dir() else None
 
 
 def write_retraining(home: Path, key: str, retraining: Retraining) -> None:
@@ -63,16 +58,18 @@ def write_retraining(home: Path, key: str, retraining: Retraining) -> None:
         temporary.write_text(retraining.model_dump_json(indent=1), encoding="utf-8")
 
 
-def new_challenger_folder(home: Path, key: str) -> Path:
-    """Where the run folder of a retraining is to be written: never over an earlier one, which may be champion."""
-    folders = home / "challengers"
-    names = itertools.chain([key], (f"{key}-{number}" for number in itertools.count(2)))
-    return next(folders / name for name in names if not (folders / name).exists())
+def challenger_folder(home: Path, dataset: str) -> Path:
+    """Where the run folder of the last challenger of a data set is; the registry holds those of all."""
+    return home / "challengers" / _file_name(dataset)
 
 
 def lock_path(home: Path, dataset: str) -> Path:
     """Held by whoever retrains a data set in this home."""
-    return home / "retrained" / f"{hashlib.sha256(dataset.encode(errors='surrogateescape')).hexdigest()[:32]}.lock"
+    return home / "retrained" / f"{_file_name(dataset)}.lock"
+
+
+def _file_name(dataset: str) -> str:
+    return hashlib.sha256(dataset.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _path(home: Path, key: str) -> Path:

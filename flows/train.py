@@ -10,12 +10,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, flow, get_run_logger
 from prefect.runtime import flow_run
 
+from flows.promotion import Promotion, register_and_judge
 from flows.request import (
     check_request,
     complete_recipe,
@@ -52,6 +54,19 @@ def _run_name() -> str:
     return f"train {source if source.startswith(TFDS_PREFIX) else Path(source).name}"
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run left.
+
+    Attributes:
+        folder: the run folder.
+        promotion: what became of its model; None where the recipe says not to register it.
+    """
+
+    folder: Path
+    promotion: Promotion | None
+
+
 @flow(name="train", flow_run_name=_run_name, persist_result=False)
 def train_model(
     source: str,
@@ -61,7 +76,7 @@ def train_model(
     verify: bool = False,
     start: str | None = None,
 ) -> str:
-    """Trains, evaluates and exports a model.
+    """Trains, evaluates and exports a model, registers it, and promotes it if the gate lets it.
 
     Args:
         source: a folder with one sub-folder per class, with or without train/validation/test folders above them; a .csv or
@@ -81,12 +96,36 @@ def train_model(
         InputError: the request can't be carried out as it stands.
         RunError: it could have been, and something failed.
     """
+    run = run_stages(
+        source,
+        recipe or Recipe(),
+        home=Path(home or default_home()).absolute(),
+        out=Path(out) if out else None,
+        verify=verify,
+        start=Path(start) if start else None,
+    )
+    return str(run.folder)
+
+
+def run_stages(
+    source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, start: Path | None = None
+) -> TrainedRun:
+    """What `train_model` does, for every flow that trains; see there.
+
+    Args:
+        source: as there.
+        recipe: as there.
+        home: absolute path.
+        out: as there.
+        verify: as there.
+        start: as there.
+
+    Raises: as there.
+    """
     started = time.monotonic()
-    recipe = recipe or Recipe()
-    absolute_home = Path(home or default_home()).absolute()
-    opened = find_source(source, recipe, home=absolute_home)
-    place = Place(absolute_home, opened.root, recipe.checkpoint_every_steps)
-    check_request(opened, recipe, home=absolute_home, out=Path(out) if out else None)
+    opened = find_source(source, recipe, home=home)
+    place = Place(home, opened.root, recipe.checkpoint_every_steps)
+    check_request(opened, recipe, home=home, out=out)
     dataset = dataset_name(opened, recipe)
     stages = Stages(place)
     with use_home(place.home), working(place.home):
@@ -100,8 +139,8 @@ def train_model(
         embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
         settings, head = recipe.fine_tune, None
         if start is not None and settings.epochs:
-            head = warm_start_task(place, prepared=prepared, champion=Path(start), config=training, settings=settings)
-        started_from = Path(start) if start is not None and head is not None else None
+            head = warm_start_task(place, prepared=prepared, champion=start, config=training, settings=settings)
+        started_from = start if head is not None else None
         if started_from is not None:
             settings = settings.model_copy(update={"epochs": recipe.retrain.epochs})
         elif recipe.head.epochs:
@@ -117,12 +156,14 @@ def train_model(
         judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)
+        timings = stages.timings(started, index)
+        # A default name is chosen at the end, so that two runs that started in one second do not share it.
+        folder = Path(out or make_default_run_folder(dataset)).absolute()
+        results = RunResults(recipe, index, trained, evaluation, exported, timings, started_from)
+        write_run_folder(place.home, folder, results)
+        promotion = register_and_judge(place, results, folder, dataset=dataset) if recipe.registry.enabled else None
     discard_stale_checkpoints(place.home)
-    timings = stages.timings(started, index)
-    # A default name is chosen at the end, so that two runs that started in one second do not share it.
-    folder = Path(out or make_default_run_folder(dataset)).absolute()
-    write_run_folder(place.home, folder, RunResults(recipe, index, trained, evaluation, exported, timings, started_from))
-    return str(folder)
+    return TrainedRun(folder, promotion)
 
 
 def _suit_to_images(recipe: Recipe, index: ImageIndex, *, home: Path) -> Recipe:

@@ -33,12 +33,17 @@ def describe_candidate(
     settings = recipe.model_dump(mode="json")
     model = {name: value for name, value in settings.items() if name not in _NO_PART_OF_THE_MODEL}
     return Candidate(
-        name=recipe.registry.name or model_name(dataset),
+        name=registered_name(recipe, dataset),
         content=_digest([exported.artifact.digest, index.artifact.digest, model]),
         data=index.artifact.digest,
         gate=_digest(settings.get("gate")),
         code=dict(code),
     )
+
+
+def registered_name(recipe: Recipe, dataset: str) -> str:
+    """Of the registered model that a recipe's runs on a data set are versions of."""
+    return recipe.registry.name or model_name(dataset)
 
 
 def model_name(dataset: str) -> str:

@@ -21,6 +21,7 @@ TINY: dict[str, Any] = {
     "cache": {"mode": "activations"},
     "head": {"epochs": 1},
     "fine_tune": {"epochs": 1, "layers": 5},
+    "registry": {"enabled": False},
 }
 # A network of 1,000 weights that learns to tell colours apart in a second.
 LEARNS: dict[str, Any] = {

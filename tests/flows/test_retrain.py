@@ -12,16 +12,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.champions import FolderRegistry
+from flows.promotion import find_champion
 from pipelines.config import Recipe
 from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
 from pipelines.sources.source import FolderSource
+from pipelines.store.artifacts import file_digest
 from pipelines.store.index import read_index
 from tests.flows.conftest import LEARNS, TINY, Runs
 from tests.sources.folders import write_photo, write_tinted
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+
+REGISTERED = {**TINY, **LEARNS, "registry": {"enabled": True}}
 
 
 class Place:
@@ -31,18 +35,17 @@ class Place:
         self.home, self.source = folder / "home", folder / "photos"
         shutil.copytree(runs.home, self.home)
         shutil.copytree(runs.source, self.source)
-        self.registry = FolderRegistry(self.home)
 
     def retrain(self, *, digest: str | None = None, again: bool = False, **changes: Any) -> dict[str, Any]:
         from flows.retrain import retrain
 
-        recipe = Recipe.model_validate({**TINY, **LEARNS, **changes})
+        recipe = Recipe.model_validate({**REGISTERED, **changes})
         outcome: dict[str, Any] = retrain(str(self.source), recipe, str(self.home), digest, again)
         return outcome
 
     @property
     def champion(self) -> Path | None:
-        return self.registry.champion("photos")
+        return find_champion(Recipe.model_validate(REGISTERED), home=self.home, dataset="photos")
 
     @property
     def content(self) -> str:
@@ -60,11 +63,16 @@ def misses(outcome: Mapping[str, Any]) -> list[str]:
     return [name for name, stage in stages.items() if stage["cache"] == "miss" and name != "scan"]
 
 
+def sha256_of(folder: Path | None) -> str:
+    assert folder is not None
+    return file_digest(folder / "model.keras")
+
+
 def test_the_first_model_becomes_champion_and_its_content_is_not_trained_on_twice(place: Place) -> None:
     first = place.retrain()
-    assert (first["state"], first["promoted"], misses(first)) == ("done", True, [])
-    assert place.champion == Path(first["challenger"])
-    assert json.loads((place.champion / "gate.json").read_text())["promote"] is True
+    assert (first["state"], first["promoted"], first["version"], misses(first)) == ("done", True, 1, [])
+    assert sha256_of(place.champion) == sha256_of(Path(first["challenger"]))
+    assert json.loads((Path(first["challenger"]) / "gate.json").read_text())["promote"] is True
     shutil.rmtree(place.home / "records")  # what it trained again would have to do again
     assert place.retrain() == {**first, "state": "repeated"}
     path = place.source / "red" / "003.png"
@@ -72,14 +80,11 @@ def test_the_first_model_becomes_champion_and_its_content_is_not_trained_on_twic
     assert place.retrain(digest=place.content)["state"] == "repeated"
 
 
-def test_again_makes_a_new_challenger_beside_the_champion(place: Place) -> None:
+def test_again_finds_the_same_version(place: Place) -> None:
     first = place.retrain()
-    manifest = Path(first["challenger"]) / "manifest.json"
-    before = manifest.stat().st_ino
     second = place.retrain(again=True)
-    assert (second["state"], second["promoted"]) == ("done", True)
-    assert place.champion == Path(second["challenger"]) != Path(first["challenger"])
-    assert manifest.stat().st_ino == before
+    assert (second["state"], second["version"], second["promoted"]) == ("done", first["version"], None)
+    assert sha256_of(place.champion) == sha256_of(Path(first["challenger"]))
 
 
 def test_an_event_that_is_out_of_date_does_nothing(place: Place) -> None:
@@ -102,50 +107,52 @@ def test_two_at_once_do_the_work_once(place: Place) -> None:
 
 
 def test_a_challenger_that_the_gate_refuses_leaves_the_champion(place: Place) -> None:
-    champion = place.champion or Path(place.retrain()["challenger"])
+    place.retrain()
+    champion = sha256_of(place.champion)
+    (place.source / "red" / "003.png").unlink()
     refused = place.retrain(gate={**LEARNS["gate"], "least_images": 1_000})
-    assert (refused["state"], refused["promoted"]) == ("done", False)
+    assert (refused["state"], refused["promoted"], refused["version"]) == ("done", False, 2)
     assert "`gate.least_images` asks for 1000" in refused["reasons"][0]
-    assert place.champion == champion
+    assert sha256_of(place.champion) == champion
     assert json.loads((Path(refused["challenger"]) / "gate.json").read_text())["promote"] is False
     assert place.retrain(gate={**LEARNS["gate"], "least_images": 1_000})["state"] == "repeated"
 
 
-@pytest.mark.parametrize("step", ["register", "settle", "settled"])
-def test_what_was_cut_off_goes_on_and_is_promoted_once(place: Place, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    class Dies(FolderRegistry):
-        def register(self, name: str, folder: Path) -> str:
-            if step == "register":
-                raise ConnectionError("gone")
-            return super().register(name, folder)
+@pytest.mark.parametrize("step", ["register_task", "gate_task", "promote_task"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_cut_off_goes_on_and_is_promoted_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    from flows import promotion
 
-        def settle(self, name: str, version: str, decision: Mapping[str, Any]) -> bool:
-            if step == "settled":
-                super().settle(name, version, decision)
-            raise ConnectionError("gone")
+    real = getattr(promotion, step)
+
+    def die(*arguments: Any) -> None:
+        if when == "after":
+            real(*arguments)
+        raise ConnectionError("gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.retrain.open_registry", Dies)
+        patched.setattr(promotion, step, die)
         with pytest.raises(ConnectionError):
             place.retrain()
-    assert (place.champion is not None) == (step == "settled")
-    with monkeypatch.context() as patched:
-        patched.setattr("flows.retrain.train_model", None)  # it was trained
-        outcome = place.retrain()
-    assert (outcome["state"], outcome["promoted"]) == ("done", True)
-    assert place.champion == Path(outcome["challenger"])
-    decision = json.loads((place.champion / "gate.json").read_text())
-    assert decision["champion_sha256"] is None  # as it was decided the first time, not against itself
+    assert (place.champion is not None) == (step == "promote_task" and when == "after")
+    outcome = place.retrain()
+    assert (outcome["state"], outcome["version"], misses(outcome)) == ("done", 1, [])
+    assert sha256_of(place.champion) == sha256_of(Path(outcome["challenger"]))
 
 
 def test_a_source_that_changes_during_the_run_does_not_count_as_done(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Meanwhile(FolderRegistry):
-        def register(self, name: str, folder: Path) -> str:
-            write_photo(place.source / "red" / "new.jpg", seed=7)
-            return super().register(name, folder)
+    from flows import promotion
+
+    real = promotion.register_task
+
+    def meanwhile(*arguments: Any) -> Any:
+        write_photo(place.source / "red" / "new.jpg", seed=7)
+        return real(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("flows.retrain.open_registry", Meanwhile)
+        patched.setattr(promotion, "register_task", meanwhile)
         assert place.retrain()["state"] == "done"
     (place.source / "red" / "new.jpg").unlink()
     assert place.retrain()["state"] == "done"
@@ -155,6 +162,7 @@ def test_a_source_that_changes_during_the_run_does_not_count_as_done(place: Plac
 def test_new_data_is_learned_from_the_champion_s_weights(place: Place) -> None:
     settings = {"retrain": {"warm_start": True, "epochs": 1}}
     first = place.retrain(**settings)
+    champion = sha256_of(place.champion)
     rows = {row["path"]: row for row in read_index(Path(first["challenger"]) / "index.parquet")}
     trained_on = [path for path, row in rows.items() if row["split"] == "train" and row["label"] == "red"]
     (place.source / trained_on[0]).unlink()
@@ -163,7 +171,7 @@ def test_new_data_is_learned_from_the_champion_s_weights(place: Place) -> None:
     second = place.retrain(digest=place.content, **settings)
     assert (second["state"], second["promoted"]) == ("done", True)
     challenger = Path(second["challenger"])
-    assert place.champion == challenger != Path(first["challenger"])
+    assert sha256_of(place.champion) == sha256_of(challenger) != champion
     now = {row["path"]: row for row in read_index(challenger / "index.parquet")}
     assert trained_on[0] not in now
     assert rows[trained_on[0]]["sha256"] not in {row["sha256"] for row in now.values()}
