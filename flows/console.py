@@ -20,10 +20,10 @@ _LONGEST_NAME = 40
 _FEW_IMAGES = 10
 
 
-def printable(name: str) -> str:
+def printable(name: str, *, longest: int = _LONGEST_NAME) -> str:
     """A name that can't break a line or colour a terminal: what is not printable is escaped as Python does."""
     shown = name if name.isprintable() else repr(name)[1:-1]
-    return shown if len(shown) <= _LONGEST_NAME else shown[: _LONGEST_NAME - 1] + "…"
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def say(console: Console, line: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +25,7 @@ from pipelines.registry.service import deliver_waiting
 from pipelines.registry.versions import Model, Version, list_models, list_versions
 
 _DIGEST_CHARACTERS = 8
+_REASON = 300  # characters of one that are shown
 
 
 def is_reference(text: str) -> bool:
@@ -55,7 +57,8 @@ def show_models(registry: Registry, name: str | None, *, deliver: bool, console:
         RegistryUnreachableError: the registry does not answer.
     """
     if deliver:
-        say(console, f"{deliver_waiting(registry)} waiting runs and decisions delivered")
+        delivered = deliver_waiting(registry, note=partial(say, console))
+        say(console, f"{delivered} waiting runs and decisions delivered")
     if not registry.exists:
         check_not_asked(registry, name)
         say(console, f"no model was registered in {registry.home} yet")
@@ -119,7 +122,7 @@ def _say_moved(name: str, earlier: int | None, version: int, console: Console) -
 
 
 def _print_models(models: list[tuple[Model, list[Version]]], console: Console) -> None:
-    table = Table(title=f"{len(models)} registered models", title_justify="left")
+    table = Table(title="registered models", title_justify="left")
     for column in ("model", "versions", CHAMPION, "accuracy", CHALLENGER):
         table.add_column(column)
     for model, versions in models:
@@ -136,7 +139,8 @@ def _print_versions(name: str, versions: list[Version], console: Console) -> Non
     for column in ("aliases", "accuracy", "data", "registered", "gate"):
         table.add_column(column, overflow="fold")
     for version in versions:
-        verdict = f"{version.verdict}: {version.reason}" if version.reason else version.verdict
+        reason = printable(version.reason, longest=_REASON)
+        verdict = f"{version.verdict}: {reason}" if reason else version.verdict
         table.add_row(
             str(version.number),
             Text(", ".join(version.aliases)),
@@ -155,7 +159,7 @@ def _print_history(moves: list[Move], console: Console) -> None:
         when = _local_time(datetime.fromisoformat(move.at)) if move.at else "at an unknown time"
         what = "none" if move.version is None else f"version {move.version}"
         how = {"promote": "promoted", "rollback": "rolled back", "outside": "moved by other tools than imagemill"}[move.kind]
-        say(console, f"  {what}, {how} {when}{f': {printable(move.reason)}' if move.reason else ''}")
+        say(console, f"  {what}, {how} {when}{f': {printable(move.reason, longest=_REASON)}' if move.reason else ''}")
 
 
 def _local_time(time: datetime) -> str:

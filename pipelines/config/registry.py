@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pydantic import Field, field_validator
 
 from pipelines.config.section import Section
@@ -39,5 +41,12 @@ def check_uri(uri: str) -> None:
     Raises:
         ValueError: what was received, and what an address looks like.
     """
-    if not uri.startswith(_SCHEMES):
+    if not uri.startswith(_SCHEMES) or not _has_a_port_or_none(uri):
         raise ValueError(f"must be an address such as http://HOST:5000 or sqlite:////PATH/mlflow.db; received {uri!r}")
+
+
+def _has_a_port_or_none(uri: str) -> bool:
+    try:
+        return (urlsplit(uri).port or 1) > 0
+    except ValueError:
+        return False

@@ -160,4 +160,6 @@ def _status(error: Exception) -> int | None:
 
 
 def _unreachable(registry: Registry, error: Exception) -> RegistryUnreachableError:
-    return RegistryUnreachableError(f"the registry at {registry.address} does not answer ({one_line(error)})")
+    return RegistryUnreachableError(
+        f"the registry at {registry.address} does not answer ({one_line(error)}); start it, or name another"
+    )

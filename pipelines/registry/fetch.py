@@ -107,6 +107,7 @@ def _download(registry: Registry, version: ModelVersion, digest: str, target: Pa
 def _verified(folder: Path, digest: str, version: ModelVersion) -> Path:
     if not folder.is_dir() or folder_digest(folder) != digest:
         raise RunError(
-            f"what the registry holds of version {version.version} of `{version.name}` is gone or altered; take another version"
+            f"what the registry holds of version {version.version} of `{version.name}` is gone or altered, or lies where this"
+            " machine can't read it; take another version"
         )
     return folder

@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +89,15 @@ def waiting_entries(registry: Registry) -> list[tuple[Path, Entry]]:
     return entries
 
 
-def deliver(registry: Registry, client: MlflowClient) -> int:
+def deliver(registry: Registry, client: MlflowClient, *, note: Callable[[str], None]) -> int:
     """Tells the registry all that waits for it, in the order in which it came; returns how many entries were delivered.
 
-    What the registry refuses stays, is named in the log and does not keep the rest from being delivered. The lock of the
-    registry must be held.
+    What the registry refuses stays, and does not keep the rest from being delivered. The lock of the registry must be held.
+
+    Args:
+        registry: where.
+        client: connected to it.
+        note: hears in one line of what was refused, and of a decision that came too late.
 
     Raises:
         RegistryUnreachableError: the connection broke; what was not delivered stays.
@@ -102,23 +106,23 @@ def deliver(registry: Registry, client: MlflowClient) -> int:
     for folder, entry in waiting_entries(registry):
         try:
             with registry_errors(registry):
-                _deliver(registry, client, folder, entry)
+                _deliver(registry, client, folder, entry, note)
         except RegistryUnreachableError:
             raise
         except RunError as error:
-            logger.warning("%s still waits for the registry: %s", folder, error)
+            note(f"{error}; it still waits in {folder}")
             continue
         _remove(folder)
         delivered += 1
     return delivered
 
 
-def _deliver(registry: Registry, client: MlflowClient, folder: Path, entry: Entry) -> None:
+def _deliver(registry: Registry, client: MlflowClient, folder: Path, entry: Entry, note: Callable[[str], None]) -> None:
     if entry.registration is None or entry.decision is None:
         register(registry, client, entry.candidate, folder / _RUN)
         return
     if not settle(registry, client, entry.registration, entry.decision) and entry.decision["promote"]:
-        logger.warning("`%s` got another champion meanwhile, so that the gate decides anew", entry.candidate.name)
+        note(f"`{entry.candidate.name}` got another champion meanwhile; the next run like this one is judged against that")
 
 
 def _new_place(registry: Registry) -> Path:

@@ -38,7 +38,7 @@ def register_run(
         write_folder(folder)
         try:
             with connected(registry) as client:
-                if delivered := deliver(registry, client):
+                if delivered := deliver(registry, client, note=note):
                     note(f"{delivered} runs and decisions that waited for the registry are delivered")
                 return register(registry, client, candidate, folder)
         except RunError as error:
@@ -76,15 +76,15 @@ def settle_run(
             return False
     if decision["promote"] and not promoted:
         name = registration.candidate.name
-        note(f"`{name}` got another champion while this model was judged; the next run judges it against that one")
+        note(f"`{name}` got another champion while this model was judged; the next run like this one is judged against that")
     return promoted
 
 
-def deliver_waiting(registry: Registry) -> int:
-    """Tells the registry all that waits for it; returns how many entries were delivered.
+def deliver_waiting(registry: Registry, *, note: Callable[[str], None]) -> int:
+    """Tells the registry all that waits for it; returns how many entries were delivered. `note` hears what was not, and why.
 
     Raises:
         RegistryUnreachableError: it does not answer.
     """
     with registry_lock(registry), connected(registry) as client:
-        return deliver(registry, client)
+        return deliver(registry, client, note=note)

@@ -44,6 +44,7 @@ def test_every_data_set_has_a_name_that_mlflow_takes(name: str) -> None:
     ("section", "message"),
     [
         ({"uri": "mlruns"}, r"`registry.uri`: must be an address such as http://HOST:5000 .*; received 'mlruns'"),
+        ({"uri": "http://host:fifty"}, r"`registry.uri`: must be an address"),
         ({"name": "a/b"}, r"`registry.name`"),
         ({"off": True}, r"unknown key `registry.off`"),
     ],

@@ -144,8 +144,8 @@ def test_what_waits_is_delivered_once_in_order_however_often_that_is_cut_off(far
     server.start()
     for change in (3, 8, 20):  # in the decision; in a run's log; after a version was made
         with pytest.raises(CutOffError), dying_before(change):
-            deliver_waiting(far.registry)
-    deliver_waiting(far.registry)
+            deliver_waiting(far.registry, note=far.notes.append)
+    deliver_waiting(far.registry, note=far.notes.append)
     assert waiting(far) == 0
     assert list((far.registry.folder / "outbox").iterdir()) == []
     assert far.versions == [5, 4, 3, 2, 1]
@@ -162,7 +162,8 @@ def test_a_decision_that_waited_while_another_became_champion_decides_nothing(fa
         far.settle(late)
     assert waiting(far) == 1
     far.settle(meanwhile)
-    deliver_waiting(far.registry)
+    deliver_waiting(far.registry, note=far.notes.append)
+    assert "got another champion meanwhile" in far.notes[-1]
     assert (far.champion, waiting(far)) == (7, 0)
     again = far.register(6)
     assert (again.settled, again.champion) == (False, 7)
@@ -178,8 +179,8 @@ def test_what_can_not_be_delivered_does_not_block_the_rest(far: Desk, server: Se
     (first / "entry.json").write_text(json.dumps(entry))
     shutil.copytree(first, first.with_name("000-broken"))
     (first.with_name("000-broken") / "entry.json").write_text("{")
-    assert deliver_waiting(far.registry) == 1
+    assert deliver_waiting(far.registry, note=far.notes.append) == 1
     assert far.versions[0] == 8
     assert [folder for folder, _ in waiting_entries(far.registry)] == [first]
-    assert "still waits for the registry" in caplog.text
+    assert "it still waits in" in far.notes[-1]
     assert "can't be read" in caplog.text

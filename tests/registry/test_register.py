@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +17,30 @@ from pipelines.registry.fetch import fetch, parse_reference
 from pipelines.registry.versions import list_versions
 from tests.registry.conftest import CutOffError, Desk, copy_of, dying_before
 from tests.registry.folders import candidate
+
+ALONE = """
+import socket, sys
+from pathlib import Path
+
+def refuse(*arguments):
+    print("the network was asked for", arguments)
+    raise OSError("no network")
+
+socket.getaddrinfo = socket.socket.connect = socket.socket.connect_ex = refuse
+from pipelines.registry.connection import Registry
+from tests.registry.conftest import Desk
+
+Desk(Registry(Path(sys.argv[1])), []).train(1)
+"""
+
+
+def test_a_home_s_own_registry_asks_no_network_and_says_nothing(desk: Desk) -> None:
+    # Test runners and CI switch MLflow's telemetry off; here it must be off because we said so.
+    shown = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MLFLOW", "CI", "DO_NOT"))}
+    command = [sys.executable, "-W", "error", "-c", ALONE, str(desk.registry.home)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=shown)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert desk.champion == 1
 
 
 def test_a_run_is_logged_whole(desk: Desk) -> None:
