@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from flows import service_cli
 from flows.request import DEFAULT_HOME, check_home, find_source
 from flows.surroundings import configure, importing_ahead, start_prefect, stderr_to_log
 from pipelines.allocator import keep_freed_memory
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(service_cli.app)
 
 Source = Annotated[
     str,

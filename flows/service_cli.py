@@ -1,0 +1,45 @@
+"""The commands about the Prefect server: `imagemill setup` and `imagemill status`; `flows.cli` mounts them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.request import DEFAULT_HOME, check_home
+from flows.surroundings import quieten, stderr_to_log
+
+app = typer.Typer()
+
+Home = Annotated[Path, typer.Option(envvar="IMAGEMILL_HOME", help="Folder of the artifacts and records of all runs.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the logs of Prefect.")]
+
+
+@app.command()
+def setup(
+    pool: Annotated[str, typer.Option(help="Work pool to make, of type process.")] = "imagemill",
+    verbose: Verbose = False,
+) -> None:
+    """Make what runs need on the configured Prefect server: slots, a work pool, an automation."""
+    quieten(verbose=verbose)
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        from flows.setup import set_up
+
+        set_up(pool=pool, console=Console())
+
+
+@app.command()
+def status(
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Show what runs, what waits and what ended last."""
+    check_home(home)
+    quieten(verbose=verbose)
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        from flows.status import show_status
+
+        show_status(home, console=Console())

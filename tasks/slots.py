@@ -1,0 +1,91 @@
+"""Slots: one run at a time on a device, whoever started it.
+
+With a server that `imagemill setup` was run for, a slot is first taken there, where everybody sees who has one and who waits;
+then, and without a server at once, the device's lock on this host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
+
+from pipelines.errors import RunError
+from pipelines.progress import Progress, Report, ignore_progress
+from tasks.devices import check_count, find_devices, hold_devices
+
+_QUIET_WAIT_SECONDS = 5.0  # for a slot, before it is said what is waited for
+_LEASE_SECONDS = 60.0  # the shortest that Prefect takes: a killed holder's slot comes back after it
+
+
+@contextmanager
+def device_slot(count: int = 1, *, report: Report = ignore_progress) -> Iterator[dict[str, str]]:
+    """Waits for devices of this host and keeps them for the block; to be entered inside a task, after its cache was asked.
+
+    Must not be nested. What uses the devices must end with the block.
+
+    Args:
+        count: how many devices.
+        report: hears that it waits, and for what, and that the server has no slots for this host.
+
+    Yields:
+        The environment variables for the process that is to use the devices; none on a host without GPUs.
+
+    Raises:
+        InputError: this host has not so many.
+        RunError: the server has fewer slots for this host than that.
+    """
+    devices = find_devices()
+    check_count(devices, count)
+    what = "the processor" if devices.kind == "cpu" else "a GPU" if count == 1 else f"{count} GPUs"
+
+    def wait_for(where: str) -> None:
+        _say(report, f"waits for {what} of this host: another run has {'it' if count == 1 else 'them'} ({where})")
+
+    with ExitStack() as stack:
+        if _has_slots(devices.limit, count, report):
+            try:
+                stack.enter_context(_on_server(devices.limit, count, timeout_seconds=_QUIET_WAIT_SECONDS))
+            except TimeoutError:
+                wait_for(f"slot {devices.limit} on the server")
+                stack.enter_context(_on_server(devices.limit, count, timeout_seconds=None))
+        held = stack.enter_context(hold_devices(devices, count, waiting=lambda: wait_for("lock on this host")))
+        yield devices.environment(held)
+
+
+def _on_server(limit: str, count: int, *, timeout_seconds: float | None) -> AbstractContextManager[None]:
+    return concurrency(
+        limit,
+        occupy=count,
+        timeout_seconds=timeout_seconds,
+        lease_duration=_LEASE_SECONDS,
+        strict=True,  # else a limit that is gone would only be warned of
+        raise_on_lease_renewal_failure=False,  # a server that restarts would end hours of training; the lock is still held
+    )
+
+
+def _has_slots(limit: str, count: int, report: Report) -> bool:
+    """Whether a configured server has slots for this host; the temporary one is of one process, and has none.
+
+    Raises:
+        RunError: it has too few.
+    """
+    if not PREFECT_API_URL.value():
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            there = client.read_global_concurrency_limit_by_name(limit)
+    except ObjectNotFound:
+        _say(report, f"the server has no slots `{limit}`: only runs of this host are waited for; `imagemill setup` makes them")
+        return False
+    if there.active and there.limit < count:
+        raise RunError(f"the server has {there.limit} slots `{limit}` for {count} devices; run `imagemill setup` on this host")
+    return True
+
+
+def _say(report: Report, line: str) -> None:
+    report(Progress(0, 1, "slots", line, milestone=True))
