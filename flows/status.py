@@ -45,10 +45,14 @@ def show_status(home: Path, *, console: Console) -> None:
 def describe_server(client: SyncPrefectClient, *, now: datetime) -> Iterator[str]:
     """What a server says of its runs, slots and workers."""
     yield f"server: {PREFECT_API_URL.value()}"
-    names = {deployment.id: deployment.name for deployment in read_deployments(client)}
+    flows = {flow.id: flow.name for flow in client.read_flows()}
+    names: dict[UUID | None, str] = {
+        deployment.id: printable(f"{flows.get(deployment.flow_id, '?')}/{deployment.name}")
+        for deployment in read_deployments(client)
+    }
 
     def describe(run: FlowRun) -> str:
-        deployment = f", deployment {printable(names[run.deployment_id])}" if run.deployment_id in names else ""
+        deployment = f", deployment {names[run.deployment_id]}" if run.deployment_id in names else ""
         return f"  {printable(run.name)}: {_state(run, now)}{deployment}"
 
     yield from _listed("running", map(describe, _read_runs(client, _ACTIVE)))
@@ -57,8 +61,8 @@ def describe_server(client: SyncPrefectClient, *, now: datetime) -> Iterator[str
     for run in _read_runs(client, [StateType.PENDING, StateType.SCHEDULED]):
         starts = run.next_scheduled_start_time
         if run.state_type is StateType.SCHEDULED and starts is not None and starts > now and run.state_name == "Scheduled":
-            name = names[run.deployment_id] if run.deployment_id in names else run.name
-            later.setdefault(run.deployment_id, f"  {printable(name)}: {_time(starts)}")
+            name = names.get(run.deployment_id, printable(run.name))
+            later.setdefault(run.deployment_id, f"  {name}: {_time(starts)}")
         else:
             due.append(describe(run))
     yield from _listed("waiting", due)

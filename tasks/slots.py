@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -18,7 +19,6 @@ from pipelines.errors import RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from tasks.devices import check_count, find_devices, hold_devices
 
-_QUIET_WAIT_SECONDS = 5.0  # for a slot, before it is said what is waited for
 _LEASE_SECONDS = 60.0  # the shortest that Prefect takes: a killed holder's slot comes back after it
 
 
@@ -47,44 +47,45 @@ def device_slot(count: int = 1, *, report: Report = ignore_progress) -> Iterator
         _say(report, f"waits for {what} of this host: another run has {'it' if count == 1 else 'them'} ({where})")
 
     with ExitStack() as stack:
-        if _has_slots(devices.limit, count, report):
-            try:
-                stack.enter_context(_on_server(devices.limit, count, timeout_seconds=_QUIET_WAIT_SECONDS))
-            except TimeoutError:
+        slots = _find_slots(devices.limit, count)
+        if slots is not None:
+            if slots.active_slots + count > slots.limit:
                 wait_for(f"slot {devices.limit} on the server")
-                stack.enter_context(_on_server(devices.limit, count, timeout_seconds=None))
+            stack.enter_context(_slots_on_server(devices.limit, count))
+        elif PREFECT_API_URL.value():
+            lacks = f"the server has no slots `{devices.limit}`: only runs of this host are waited for"
+            _say(report, f"{lacks}; `imagemill setup` makes them")
         held = stack.enter_context(hold_devices(devices, count, waiting=lambda: wait_for("lock on this host")))
         yield devices.environment(held)
 
 
-def _on_server(limit: str, count: int, *, timeout_seconds: float | None) -> AbstractContextManager[None]:
-    return concurrency(
-        limit,
-        occupy=count,
-        timeout_seconds=timeout_seconds,
-        lease_duration=_LEASE_SECONDS,
-        strict=True,  # else a limit that is gone would only be warned of
-        raise_on_lease_renewal_failure=False,  # a server that restarts would end hours of training; the lock is still held
-    )
-
-
-def _has_slots(limit: str, count: int, report: Report) -> bool:
-    """Whether a configured server has slots for this host; the temporary one is of one process, and has none.
+def _find_slots(limit: str, count: int) -> GlobalConcurrencyLimitResponse | None:
+    """What a configured server knows of this host's slots; the temporary server is of one process, and has none.
 
     Raises:
         RunError: it has too few.
     """
     if not PREFECT_API_URL.value():
-        return False
+        return None
     try:
         with get_client(sync_client=True) as client:
-            there = client.read_global_concurrency_limit_by_name(limit)
+            slots = client.read_global_concurrency_limit_by_name(limit)
     except ObjectNotFound:
-        _say(report, f"the server has no slots `{limit}`: only runs of this host are waited for; `imagemill setup` makes them")
-        return False
-    if there.active and there.limit < count:
-        raise RunError(f"the server has {there.limit} slots `{limit}` for {count} devices; run `imagemill setup` on this host")
-    return True
+        return None
+    if slots.active and slots.limit < count:
+        raise RunError(f"the server has {slots.limit} slots `{limit}` for {count} devices; run `imagemill setup` on this host")
+    return slots
+
+
+def _slots_on_server(limit: str, count: int) -> AbstractContextManager[None]:
+    # No time limit: Prefect logs each one that is reached as an error.
+    return concurrency(
+        limit,
+        occupy=count,
+        lease_duration=_LEASE_SECONDS,
+        strict=True,  # else a limit that is gone would only be warned of
+        raise_on_lease_renewal_failure=False,  # a server that restarts would end hours of training; the lock is still held
+    )
 
 
 def _say(report: Report, line: str) -> None:

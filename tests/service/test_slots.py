@@ -1,0 +1,138 @@
+"""Slots on a real server: taken, waited for, and back by themselves when their holder was killed."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import RunError
+from pipelines.progress import Progress
+from tests.service.processes import Server, poll
+from tests.tasks.test_devices import put_driver
+
+pytestmark = pytest.mark.slow
+HOLDER = """
+import socket, sys
+socket.gethostname = lambda: sys.argv[1]  # a host of its own, whose limit nobody else uses
+from tasks.slots import device_slot
+with device_slot():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold_slot(server: Server, host: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a process that has the slot of a host when this returns."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**server.environment, "IMAGEMILL_SLOTS": str(folder)}
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, host], env=environment, **pipes)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    return holder
+
+
+def make_limit(name: str, count: int) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, count)
+
+
+def active_slots(name: str) -> int:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return int(client.read_global_concurrency_limit_by_name(name).active_slots)
+
+
+@pytest.fixture(autouse=True)
+def _own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEMILL_SLOTS", str(tmp_path / "slots"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def doomed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A slot whose holder is killed with -9 before the other tests, so that its lease runs out meanwhile."""
+    server.run("global-concurrency-limit", "create", "cpu-doomed", "--limit", 1)
+    holder = hold_slot(server, "doomed", tmp_path_factory.mktemp("doomed"))
+    holder.kill()
+    holder.communicate()
+
+
+def test_a_slot_is_taken_on_the_server_and_the_next_one_waits_and_says_for_what(configured: Server, tmp_path: Path) -> None:
+    from tasks.slots import device_slot
+
+    limit = f"cpu-{socket.gethostname()}"
+    make_limit(limit, 1)
+    said: list[str] = []
+    waiting = threading.Event()
+
+    def hear(progress: Progress) -> None:
+        said.append(progress.detail)
+        waiting.set()
+
+    # On the same host with locks elsewhere, as in another container: only the server knows of it.
+    holder = hold_slot(configured, socket.gethostname(), tmp_path / "elsewhere")
+    assert active_slots(limit) == 1
+    ending = threading.Thread(target=lambda: waiting.wait(60) and holder.communicate())
+    ending.start()
+    with device_slot(report=hear) as environment:
+        assert environment == {}
+        assert active_slots(limit) == 1
+    ending.join()
+    assert holder.returncode == 0
+    assert active_slots(limit) == 0
+    assert said == [f"waits for the processor of this host: another run has it (slot {limit} on the server)"]
+
+
+def test_a_host_that_the_server_does_not_know_takes_turns_all_the_same(
+    configured: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.devices import find_devices, taken_devices
+    from tasks.slots import device_slot
+
+    monkeypatch.setattr("socket.gethostname", lambda: "unknown")
+    said: list[str] = []
+    with device_slot(report=lambda progress: said.append(progress.detail)):
+        assert taken_devices(find_devices()) == ["cpu"]
+    assert said == [
+        "the server has no slots `cpu-unknown`: only runs of this host are waited for; `imagemill setup` makes them"
+    ]
+
+
+def test_gpus_are_handed_over_and_fewer_slots_than_devices_are_refused(
+    configured: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.slots import device_slot
+
+    put_driver(tmp_path / "bin", monkeypatch, "echo GPU-a; echo GPU-b")
+    monkeypatch.setattr("socket.gethostname", lambda: "twins")
+    make_limit("gpu-twins", 2)
+    with device_slot(2) as environment:
+        assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+        assert active_slots("gpu-twins") == 2
+    make_limit("gpu-twins", 1)
+    with pytest.raises(RunError, match=r"the server has 1 slots `gpu-twins` for 2 devices"), device_slot(2):
+        pass
+
+
+def test_a_restart_of_the_server_ends_nobody_and_leaks_no_slot(configured: Server, tmp_path: Path) -> None:
+    make_limit("cpu-lasting", 1)
+    holder = hold_slot(configured, "lasting", tmp_path / "lasting")
+    try:
+        configured.restart()
+        assert active_slots("cpu-lasting") == 1
+    finally:
+        holder.communicate(timeout=60)
+    assert holder.returncode == 0
+    poll("the slot", lambda: active_slots("cpu-lasting") == 0)
+
+
+def test_the_slot_of_a_killed_holder_comes_back(configured: Server) -> None:
+    poll("the lease to run out", lambda: active_slots("cpu-doomed") == 0, seconds=200)
