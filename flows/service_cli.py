@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from flows.request import DEFAULT_HOME, check_home
-from flows.surroundings import quieten, stderr_to_log
+from flows.service import quieten
+from flows.surroundings import stderr_to_log
 
 app = typer.Typer()
 

@@ -10,18 +10,17 @@ from importlib.metadata import requires, version
 
 from packaging.requirements import Requirement
 from packaging.version import Version
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
 from flows.console import say
-from flows.surroundings import start_prefect
+from flows.service import configured_url, connect
 from pipelines.errors import InputError
 from tasks.devices import find_devices
 
@@ -43,31 +42,16 @@ def set_up(*, pool: str, console: Console) -> None:
     Raises:
         InputError: no server is configured, versions do not go together, or a deployment on the server can't run as it is;
             nothing was made then.
-        RunError: the server does not answer.
+        RunError: the server does not answer, or wants other credentials.
     """
-    check_configured()
-    start_prefect()
-    with get_client(sync_client=True) as client:
-        say(console, f"server: {PREFECT_API_URL.value()}")
+    with connect() as client:
+        say(console, f"server: {configured_url()}")
         for check in (check_versions, check_lease_storage, check_deployments):
             for line in check(client):
                 say(console, line)
         say(console, make_slots(client))
         say(console, make_pool(client, pool))
         say(console, make_automation(client, silent_automation()))
-
-
-def check_configured() -> None:
-    """Refuses to go on without a server.
-
-    Raises:
-        InputError: saying how to name one.
-    """
-    if not PREFECT_API_URL.value():
-        raise InputError(
-            "no Prefect server is configured: set `PREFECT_API_URL` (such as http://127.0.0.1:4200/api), or choose a Prefect"
-            " profile that does; docs/service.md says how to run one"
-        )
 
 
 def check_versions(client: SyncPrefectClient) -> Iterator[str]:

@@ -7,16 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 
 from flows.console import printable, say
+from flows.service import configured_url, connect
 from flows.setup import read_deployments
-from flows.surroundings import start_prefect
 from tasks.devices import find_devices, taken_devices
 
 _ACTIVE = [StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
@@ -31,9 +30,8 @@ def show_status(home: Path, *, console: Console) -> None:
     Raises:
         RunError: the configured server does not answer.
     """
-    if PREFECT_API_URL.value():
-        start_prefect()
-        with get_client(sync_client=True) as client:
+    if configured_url():
+        with connect() as client:
             for line in describe_server(client, now=datetime.now(UTC)):
                 say(console, line)
     else:
@@ -44,7 +42,7 @@ def show_status(home: Path, *, console: Console) -> None:
 
 def describe_server(client: SyncPrefectClient, *, now: datetime) -> Iterator[str]:
     """What a server says of its runs, slots and workers."""
-    yield f"server: {PREFECT_API_URL.value()}"
+    yield f"server: {configured_url()}"
     flows = {flow.id: flow.name for flow in client.read_flows()}
     names: dict[UUID | None, str] = {
         deployment.id: printable(f"{flows.get(deployment.flow_id, '?')}/{deployment.name}")

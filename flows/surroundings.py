@@ -27,8 +27,6 @@ QUIET_PREFECT = {
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
 }
 
-_UNAUTHORIZED = 401
-
 
 def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets the defaults for a run with this home."""
@@ -36,26 +34,18 @@ def configure(home: Path, *, verbose: bool, environment: MutableMapping[str, str
     own_home.mkdir(parents=True, exist_ok=True)
     prefect_home = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser()
     defaults = {
+        **QUIET_PREFECT,
         # The user's profiles stay in force; everything that Prefect writes goes to the home.
         "PREFECT_PROFILES_PATH": str(prefect_home / "profiles.toml"),
         "PREFECT_HOME": str(own_home),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING" if verbose else "CRITICAL",
         # TensorFlow's C++ side talks of optimised instructions on every start.
         "TF_CPP_MIN_LOG_LEVEL": "0" if verbose else "3",
     }
     for name, value in defaults.items():
-        environment.setdefault(name, value)
-    quieten(verbose=verbose, environment=environment)
-
-
-def quieten(*, verbose: bool, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets the defaults that keep Prefect from talking: to its maker, and on the terminal."""
-    levels = {
-        "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
-        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING" if verbose else "CRITICAL",
-    }
-    for name, value in {**QUIET_PREFECT, **levels}.items():
         environment.setdefault(name, value)
 
 
@@ -66,9 +56,9 @@ def start_prefect() -> None:
     door for minutes; the signal mask that it inherits here keeps it alive until the flow has told it and stops it.
 
     Raises:
-        RunError: there is no server at the configured address, or it wants other credentials.
+        RunError: there is no server at the configured address.
     """
-    from httpx import HTTPError, HTTPStatusError
+    from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
 
@@ -77,11 +67,6 @@ def start_prefect() -> None:
         with get_client(sync_client=True) as client:
             client.hello().raise_for_status()
     except HTTPError as error:
-        if isinstance(error, HTTPStatusError) and error.response.status_code == _UNAUTHORIZED:
-            raise RunError(
-                f"the Prefect server at {PREFECT_API_URL.value()} refuses these credentials; set `PREFECT_API_AUTH_STRING` to"
-                " its user:password"
-            ) from error
         raise RunError(
             f"the Prefect server at {PREFECT_API_URL.value()} does not answer ({one_line(error)}); start it, or unset"
             " `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"

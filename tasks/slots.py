@@ -6,13 +6,16 @@ then, and without a server at once, the device's lock on this host.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import MissingContextError, ObjectNotFound
+from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 
 from pipelines.errors import RunError
@@ -30,7 +33,7 @@ def device_slot(count: int = 1, *, report: Report = ignore_progress) -> Iterator
 
     Args:
         count: how many devices.
-        report: hears that it waits, and for what, and that the server has no slots for this host.
+        report: hears that it waits, and for what.
 
     Yields:
         The environment variables for the process that is to use the devices; none on a host without GPUs.
@@ -44,7 +47,8 @@ def device_slot(count: int = 1, *, report: Report = ignore_progress) -> Iterator
     what = "the processor" if devices.kind == "cpu" else "a GPU" if count == 1 else f"{count} GPUs"
 
     def wait_for(where: str) -> None:
-        _say(report, f"waits for {what} of this host: another run has {'it' if count == 1 else 'them'} ({where})")
+        line = f"waits for {what} of this host: another run has {'it' if count == 1 else 'them'} ({where})"
+        report(Progress(0, 1, "slots", line, milestone=True))
 
     with ExitStack() as stack:
         slots = _find_slots(devices.limit, count)
@@ -52,15 +56,12 @@ def device_slot(count: int = 1, *, report: Report = ignore_progress) -> Iterator
             if slots.active_slots + count > slots.limit:
                 wait_for(f"slot {devices.limit} on the server")
             stack.enter_context(_slots_on_server(devices.limit, count))
-        elif PREFECT_API_URL.value():
-            lacks = f"the server has no slots `{devices.limit}`: only runs of this host are waited for"
-            _say(report, f"{lacks}; `imagemill setup` makes them")
         held = stack.enter_context(hold_devices(devices, count, waiting=lambda: wait_for("lock on this host")))
         yield devices.environment(held)
 
 
 def _find_slots(limit: str, count: int) -> GlobalConcurrencyLimitResponse | None:
-    """What a configured server knows of this host's slots; the temporary server is of one process, and has none.
+    """What the server knows of this host's slots; a temporary server, and one without `imagemill setup`, knows of none.
 
     Raises:
         RunError: it has too few.
@@ -71,6 +72,7 @@ def _find_slots(limit: str, count: int) -> GlobalConcurrencyLimitResponse | None
         with get_client(sync_client=True) as client:
             slots = client.read_global_concurrency_limit_by_name(limit)
     except ObjectNotFound:
+        _run_log().info("the server has no slots `%s`: only runs of this host take turns; `imagemill setup` makes them", limit)
         return None
     if slots.active and slots.limit < count:
         raise RunError(f"the server has {slots.limit} slots `{limit}` for {count} devices; run `imagemill setup` on this host")
@@ -88,5 +90,8 @@ def _slots_on_server(limit: str, count: int) -> AbstractContextManager[None]:
     )
 
 
-def _say(report: Report, line: str) -> None:
-    report(Progress(0, 1, "slots", line, milestone=True))
+def _run_log() -> Any:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)

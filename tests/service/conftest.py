@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.service.postgres import find_postgres, running_postgres
-from tests.service.processes import AUTH, Server, Worker
+from tests.service.processes import AUTH, Server, Worker, hold_slot
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,10 @@ def database() -> Iterator[str | None]:
 def server(tmp_path_factory: pytest.TempPathFactory, database: str | None) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server"), database)
     running.start()
+    # A slot whose holder is killed with -9 at once: by the time that test_slots.py looks, its lease has run out.
+    running.run("global-concurrency-limit", "create", "cpu-doomed", "--limit", 1)
+    with hold_slot(running, "doomed", tmp_path_factory.mktemp("doomed")) as holder:
+        holder.kill()
     yield running
     running.stop()
 

@@ -19,6 +19,14 @@ from flows.surroundings import QUIET_PREFECT
 REPOSITORY = Path(__file__).parents[2]
 AUTH = "somebody:for-tests"
 _DEADLINE_SECONDS = 120
+_HOLDER = """
+import socket, sys
+socket.gethostname = lambda: sys.argv[1]  # a host of its own, whose limit nobody else uses
+from tasks.slots import device_slot
+with device_slot():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def free_port() -> int:
@@ -158,3 +166,13 @@ class Worker:
     def said(self) -> str:
         """Its log, and that of its runs."""
         return self._log.read_text()
+
+
+def hold_slot(server: Server, host: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Starts a process that has the slot of a host when this returns; its locks lie in `folder`."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**server.environment, "IMAGEMILL_SLOTS": str(folder)}
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDER, host], env=environment, **pipes)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    return holder

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from tests.service.commands import run_command
-from tests.service.processes import Server
+from tests.service.processes import AUTH, Server, poll
 from tests.tasks.test_devices import put_driver
 
 pytestmark = pytest.mark.slow
@@ -32,10 +34,48 @@ def deployed(name: str, *, entrypoint: str = "flows.train.train_model", **option
             client.delete_deployment(deployment)
 
 
-def test_what_is_missing_is_made_and_found_the_next_time(configured: Server, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def silent_runs(server: Server) -> dict[str, UUID]:
+    """Two runs that say that they live and then no more, before the other tests: one of a flow of ours, one of others."""
+    from prefect.client.orchestration import get_client
+    from prefect.events.clients import get_events_client
+    from prefect.events.schemas.events import Event
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    from flows.setup import silent_automation
+
+    async def beat(event: Event) -> None:
+        async with get_events_client() as client:
+            await client.emit(event)
+
+    runs: dict[str, UUID] = {}
+    configured = temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: AUTH})
+    with configured, get_client(sync_client=True) as client:
+        quick = silent_automation(timedelta(seconds=10))
+        client.create_automation(quick.model_copy(update={"name": "quick"}))
+        for name in ("retrain", "theirs"):
+            flow = client.create_flow_from_name(name)
+            response = client.request("POST", "/flow_runs/", json={"flow_id": str(flow), "state": None})
+            runs[name] = UUID(response.json()["id"])
+            client.set_flow_run_state(runs[name], Running(), force=True)
+            of_flow = {"prefect.resource.id": f"prefect.flow.{flow}", "prefect.resource.role": "flow"}
+            event = Event(
+                event="prefect.flow-run.heartbeat",
+                resource={"prefect.resource.id": f"prefect.flow-run.{runs[name]}"},  # type: ignore[arg-type]
+                related=[{**of_flow, "prefect.resource.name": name}],  # type: ignore[list-item]
+            )
+            asyncio.run(beat(event))
+    return runs
+
+
+def test_what_is_missing_is_made_and_found_the_next_time(
+    configured: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     from prefect.client.orchestration import get_client
 
-    limit = f"cpu-{socket.gethostname()}"
+    monkeypatch.setattr("socket.gethostname", lambda: "first")
+    limit = "cpu-first"
     assert run_command("setup", "--pool", "own") == 0
     made = capfd.readouterr().out.splitlines()
     assert f"server: {configured.url}" in made
@@ -56,13 +96,14 @@ def test_what_is_missing_is_made_and_found_the_next_time(configured: Server, cap
 def test_slots_follow_the_number_of_gpus(
     configured: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "grown")
     put_driver(tmp_path / "two", monkeypatch, "echo GPU-a; echo GPU-b")
     assert run_command("setup") == 0
     put_driver(tmp_path / "one", monkeypatch, "echo GPU-a")
     assert run_command("setup") == 0
     shown = capfd.readouterr().out
-    assert f"slots: made gpu-{socket.gethostname()}, 2 at a time" in shown
-    assert f"slots: changed gpu-{socket.gethostname()} from 2 to 1 at a time" in shown
+    assert "slots: made gpu-grown, 2 at a time" in shown
+    assert "slots: changed gpu-grown from 2 to 1 at a time" in shown
 
 
 @pytest.mark.parametrize(
@@ -135,3 +176,14 @@ def test_a_server_that_forgets_its_slots_is_warned_of() -> None:
     kept = {"server": {"concurrency": {"lease_storage": "prefect.server.concurrency.lease_storage.memory"}}}
     forgetful = SimpleNamespace(request=lambda *_: SimpleNamespace(json=lambda: kept))
     assert [line.startswith("warning: ") for line in check_lease_storage(forgetful)] == [True]  # type: ignore[arg-type]
+
+
+def test_a_run_of_ours_that_fell_silent_is_marked_as_crashed(configured: Server, silent_runs: dict[str, UUID]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        poll("the crash", lambda: client.read_flow_run(silent_runs["retrain"]).state_name == "Crashed")
+        state = client.read_flow_run(silent_runs["retrain"]).state
+        assert state is not None
+        assert state.message == "no heartbeat for 0:00:10: its process or host is gone"
+        assert client.read_flow_run(silent_runs["theirs"]).state_name == "Running"

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.errors import RunError
 from pipelines.progress import Progress
-from tests.service.processes import Server, poll
+from tests.service.processes import Server, hold_slot, poll
 from tests.tasks.test_devices import put_driver
 
 pytestmark = pytest.mark.slow
-HOLDER = """
-import socket, sys
-socket.gethostname = lambda: sys.argv[1]  # a host of its own, whose limit nobody else uses
-from tasks.slots import device_slot
-with device_slot():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def hold_slot(server: Server, host: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Starts a process that has the slot of a host when this returns."""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    environment = {**server.environment, "IMAGEMILL_SLOTS": str(folder)}
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, host], env=environment, **pipes)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    return holder
 
 
 def make_limit(name: str, count: int) -> None:
@@ -54,15 +33,6 @@ def active_slots(name: str) -> int:
 @pytest.fixture(autouse=True)
 def _own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEMILL_SLOTS", str(tmp_path / "slots"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def doomed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A slot whose holder is killed with -9 before the other tests, so that its lease runs out meanwhile."""
-    server.run("global-concurrency-limit", "create", "cpu-doomed", "--limit", 1)
-    holder = hold_slot(server, "doomed", tmp_path_factory.mktemp("doomed"))
-    holder.kill()
-    holder.communicate()
 
 
 def test_a_slot_is_taken_on_the_server_and_the_next_one_waits_and_says_for_what(configured: Server, tmp_path: Path) -> None:
@@ -92,18 +62,15 @@ def test_a_slot_is_taken_on_the_server_and_the_next_one_waits_and_says_for_what(
 
 
 def test_a_host_that_the_server_does_not_know_takes_turns_all_the_same(
-    configured: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configured: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tasks.devices import find_devices, taken_devices
     from tasks.slots import device_slot
 
     monkeypatch.setattr("socket.gethostname", lambda: "unknown")
-    said: list[str] = []
-    with device_slot(report=lambda progress: said.append(progress.detail)):
+    with caplog.at_level("INFO"), device_slot():
         assert taken_devices(find_devices()) == ["cpu"]
-    assert said == [
-        "the server has no slots `cpu-unknown`: only runs of this host are waited for; `imagemill setup` makes them"
-    ]
+    assert "the server has no slots `cpu-unknown`: only runs of this host take turns" in caplog.text
 
 
 def test_gpus_are_handed_over_and_fewer_slots_than_devices_are_refused(
