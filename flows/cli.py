@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows import model_commands
+from flows import model_commands, service_cli
 from flows.options import Home, RegistryUri, Verbose
 from flows.request import DEFAULT_HOME, check_home, find_registry, find_source
 from flows.surroundings import await_prefect, configure, start_server, stderr_to_log
@@ -46,6 +46,7 @@ Config = Annotated[Path | None, typer.Option(help="A recipe in YAML; config.yaml
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe value, such as head.epochs=3.")]
 
 app.add_typer(model_commands.app)
+app.add_typer(service_cli.app)
 
 _INTERRUPTED = 130
 RUN_FILES = [

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from pkgutil import resolve_name
@@ -83,15 +83,27 @@ class InProcess:
         """Nothing."""
 
 
+Slot = Callable[[Report], AbstractContextManager[dict[str, str]]]
+
+
+@contextmanager
+def _no_slot(_: Report) -> Iterator[dict[str, str]]:
+    yield {}
+
+
 class ChildWorker:
     """Runs stages in a child process, which is started when it is first needed, and ends with the block.
 
     Args:
         logs: folder for the log that the child writes, which stays only where the child was lost; None for standard error.
+        slot: gives the block that the child works in a device to itself, waiting for it, and the environment variables that
+            name the device to a process.
     """
 
-    def __init__(self, logs: Path | None) -> None:
+    def __init__(self, logs: Path | None, *, slot: Slot = _no_slot) -> None:
         self._logs = logs
+        self._slot, self._held = slot, ExitStack()
+        self._environment: dict[str, str] | None = None  # of the slot; None where there is none
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[bytes] | None = None
         self._busy = False
@@ -116,8 +128,11 @@ class ChildWorker:
             Exception: what the stage raised: ours and the system's errors as they are, others as RuntimeError.
         """
         try:
+            if self._environment is None:
+                self._environment = self._held.enter_context(self._slot(report))
             beside = {"beside": _BESIDE[stage]} if stage in _BESIDE else {}
-            self._ask({"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments)), **beside})
+            asked = {"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments))}
+            self._ask({**asked, **beside, "environment": self._environment})
             return self._await(stage, report)
         except WorkerLostError:
             raise
@@ -128,9 +143,11 @@ class ChildWorker:
             raise
 
     def rest(self) -> None:
-        """Ends the child if there is one."""
+        """Ends the child if there is one, and then lets go of its device."""
         if self._process is not None:
             self._end()
+        self._environment = None
+        self._held.close()
 
     def _ask(self, request: Mapping[str, Any]) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -248,7 +265,13 @@ def working(home: Path, *, verbose: bool = False) -> Iterator[Worker]:
     if found is not None:
         yield found
         return
-    with ChildWorker(None if verbose else home / "logs") as worker, use_worker(worker):
+
+    def slot(report: Report) -> AbstractContextManager[dict[str, str]]:
+        from tasks.slots import device_slot  # imports Prefect
+
+        return device_slot(report=report)
+
+    with ChildWorker(None if verbose else home / "logs", slot=slot) as worker, use_worker(worker):
         yield worker
 
 

@@ -24,6 +24,14 @@ def photos(tmp_path: Path) -> Path:
     return write_classes(tmp_path / "photos", {"cat": 12, "dog": 12})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_slots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Devices that are taken among the processes of this test session alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IMAGEMILL_SLOTS", str(tmp_path_factory.mktemp("slots")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Prefect's real temporary server over SQLite, started once; the heavy stages of its flows run in this process."""

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.progress import Progress, ignore_progress
+from pipelines.progress import Progress, Report, ignore_progress
 from tasks import worker as worker_module
 from tasks.worker import ChildWorker, InProcess, WorkerLostError, current_worker, use_worker, working
 from tests.processes import is_running, wait_for
 
-TOYS = {name: f"tests.tasks.toys:{name}" for name in ("tell_pid", "fail", "die", "work", "ignore")}
+TOYS = {name: f"tests.tasks.toys:{name}" for name in ("tell_pid", "tell_device", "fail", "die", "work", "ignore")}
 
 
 @pytest.fixture
@@ -109,6 +110,31 @@ with worker.ChildWorker(Path({str(tmp_path)!r}, "logs")) as child:
     wait_for((tmp_path / "saved").is_file)
     wait_for(lambda: not is_running(pids[0]))
     wait_for(lambda: not is_running(pids[1]))
+
+
+def test_the_device_is_taken_for_the_first_stage_named_to_the_child_and_let_go_of_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "STAGES", TOYS)
+    events: list[str] = []
+
+    @contextmanager
+    def slot(report: Report) -> Iterator[dict[str, str]]:
+        events.append("taken")
+        report(Progress(0, 1, "slots", "waits"))
+        yield {"TOY_DEVICE": f"device {len(events)}"}
+        events.append("free")
+
+    with ChildWorker(tmp_path / "logs", slot=slot) as child:
+        child.expect()
+        assert events == []
+        for _ in range(2):
+            assert child.run("tell_device", {}, report=ignore_progress) == "device 1"
+        assert events == ["taken"]
+        child.rest()
+        assert events == ["taken", "free"]
+        assert child.run("tell_device", {}, report=ignore_progress) == "device 3"
+    assert events == ["taken", "free", "taken", "free"]
 
 
 def test_a_worker_in_force_is_used_and_else_a_child_is_made(tmp_path: Path) -> None:

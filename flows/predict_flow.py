@@ -1,0 +1,55 @@
+"""The predict flow: `imagemill predict` for a schedule. Deployable by the entrypoint `flows.predict_flow.predict_flow`.
+
+Apart from `flows.predict`, so that the command does not import Prefect.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from datetime import datetime
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from rich.console import Console
+
+from flows.predict import predict_images
+from flows.request import check_home, default_home
+from tasks.progress import reporter
+from tasks.slots import device_slot
+
+
+def _run_name() -> str:
+    return f"predict {Path(flow_run.parameters['images']).name}"
+
+
+@flow(name="predict", flow_run_name=_run_name, persist_result=False)
+def predict_flow(model: str, images: str, out: str | None = None, home: str | None = None) -> str:
+    """Predicts an image, or all images of a folder at any depth, and writes one row per file.
+
+    Args:
+        model: a run folder.
+        images: an image, or a folder of images.
+        out: the Parquet file to write; default `<home>/predictions/<date>.parquet`, a new one each time.
+        home: folder of the artifacts and records; default: `IMAGEMILL_HOME`, or `.imagemill` in the working directory, which
+            for a deployment is a temporary one: give it there.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: the model, the images or the place to write are not what they should be.
+    """
+    folder = Path(home or default_home()).absolute()
+    check_home(folder)
+    now = datetime.now().astimezone()
+    target = Path(out).absolute() if out else folder / "predictions" / f"{now:%Y%m%d-%H%M%S-%f}.parquet"
+    said = io.StringIO()
+    with device_slot(report=reporter("predict")) as environment:
+        os.environ.update(environment)  # read when TensorFlow is imported, for the first time in this process, below
+        target.parent.mkdir(parents=True, exist_ok=True)
+        predict_images(Path(model), Path(images), out=target, console=Console(file=said, width=200))
+    for line in said.getvalue().splitlines():
+        get_run_logger().info(line)
+    return str(target)
