@@ -16,14 +16,15 @@ from rich.console import Console
 from flows import model_commands, service_cli
 from flows.options import Home, RegistryUri, Verbose
 from flows.request import DEFAULT_HOME, check_home, find_registry, find_source
-from flows.surroundings import await_prefect, configure, start_server, stderr_to_log
+from flows.run_commands import run_retrain, run_train
+from flows.surroundings import stderr_to_log
 from pipelines.allocator import keep_freed_memory
 from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.run_folder import CONFIG
 from pipelines.sources.source import TFDS_PREFIX
 
 if TYPE_CHECKING:
-    from pipelines.config import Recipe
+    pass
 
 app = typer.Typer(
     name="imagemill",
@@ -49,16 +50,6 @@ app.add_typer(model_commands.app)
 app.add_typer(service_cli.app)
 
 _INTERRUPTED = 130
-RUN_FILES = [
-    ("metrics.json", "all figures"),
-    ("confusion_matrix.png", "what was taken for what"),
-    ("predictions.parquet", "each judged image with its probabilities"),
-    ("history.parquet", "every epoch of both phases"),
-    ("index.parquet", "every file seen, bad ones with the reason"),
-    ("model.keras", "the model for Keras"),
-    ("export/savedmodel", "the model that takes image bytes, for TensorFlow"),
-    ("config.yaml", "the whole recipe: imagemill train SOURCE --config config.yaml repeats the run"),
-]
 
 
 @app.command()
@@ -77,6 +68,21 @@ def train(
     from pipelines.recipes import load_recipe
 
     run_train(source, load_recipe(config, set_ or []), home=home, out=out, verify=verify, verbose=verbose)
+
+
+@app.command()
+def retrain(
+    source: Source,
+    config: Config = None,
+    set_: Set = None,
+    again: Annotated[bool, typer.Option("--again", help="Also where these images were trained on with this recipe.")] = False,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Train a challenger on a source as it is now, and promote it if the gate finds it no worse than the champion."""
+    from pipelines.recipes import load_recipe
+
+    run_retrain(source, load_recipe(config, set_ or []), home=home, again=again, verbose=verbose)
 
 
 @app.command()
@@ -227,44 +233,6 @@ def watch(
 
     find_watchable(source, home=home).peek()
     watch_source(source, dataset=name, settle_seconds=settle, every_seconds=every, home=home, verbose=verbose)
-
-
-def run_train(
-    source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, verbose: bool = False
-) -> None:
-    """Runs the train flow and shows what came of it."""
-    from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
-    from flows.request import check_request
-    from tasks.worker import working
-
-    console = Console()
-    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
-        check_request(find_source(source, recipe, home=home), recipe, home=home, out=out)
-    configure(home, verbose=verbose)
-    with stderr_to_log(home / "logs", verbose=verbose):
-        if not console.is_terminal:
-            say(console, "starting Prefect")
-        with working(home, verbose=verbose) as worker:
-            with console.status("starting Prefect"):
-                server = start_server()
-                if not (home / "records").exists():  # a new home: nothing can be a cache hit
-                    worker.expect()
-                from flows.train import train_model
-                from pipelines.sources.summary import find_conflicts
-                from pipelines.store.artifacts import read_json
-                from pipelines.store.index import read_index
-
-                await_prefect(server)
-            with display_stages(console):
-                target = str(out) if out else None
-                folder = Path(train_model(source, recipe, home=str(home), out=target, verify=verify))
-    rows = read_index(folder / "index.parquet")
-    print_bad_files(console, rows)
-    conflicts = find_conflicts(rows)
-    heading = f"{len(conflicts)} groups of equal or near-equal images lie in more than one class: a label must be wrong"
-    print_groups(console, conflicts, heading=heading, all_in="`imagemill check` with --out")
-    print_metrics(console, read_json(folder / "metrics.json"))
-    print_where_to_look(console, folder, RUN_FILES)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from flows.request import (
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex
 from pipelines.recipes import suit_recipe
+from pipelines.registry.connection import import_ahead
 from pipelines.run_folder import INDEX, RunResults, write_run_folder
 from pipelines.slices import embed_slice, ingest_slice, training_slice
 from pipelines.sources.source import TFDS_PREFIX, Source
@@ -137,6 +138,8 @@ def run_stages(
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         training, model = training_slice(recipe), recipe.model
         embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
+        if recipe.registry.enabled and stages.made_anything:
+            import_ahead()
         settings, head = recipe.fine_tune, None
         if start is not None and settings.epochs:
             head = warm_start_task(place, prepared=prepared, champion=start, config=training, settings=settings)
@@ -183,6 +186,11 @@ class Stages:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._timings: dict[str, dict[str, Any]] = {}
+
+    @property
+    def made_anything(self) -> bool:
+        """Whether any stage so far was no cache hit, but for the scan, which never is."""
+        return any(timing["cache"] == "miss" for stage, timing in self._timings.items() if stage != "scan")
 
     def scan(self, source: Source, *, verify: bool) -> Any:
         """Lists the source; never a cache hit."""

@@ -74,7 +74,7 @@ def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[
             answer({"error": describe_error(error)})
         else:
             kind = f"{type(made).__module__}:{type(made).__qualname__}" if isinstance(made, BaseModel) else None
-            answer({"kind": kind, "made": to_jsonable_python(made)})
+            answer({"kind": kind, "made": to_jsonable_python(made, round_trip=True)})
 
 
 def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:

@@ -131,7 +131,7 @@ class ChildWorker:
             if self._environment is None:
                 self._environment = self._held.enter_context(self._slot(report))
             beside = {"beside": _BESIDE[stage]} if stage in _BESIDE else {}
-            asked = {"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments))}
+            asked = {"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments), round_trip=True)}
             self._ask({**asked, **beside, "environment": self._environment})
             return self._await(stage, report)
         except WorkerLostError:

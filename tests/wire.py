@@ -20,10 +20,10 @@ class WireWorker(InProcess):
 
     def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
         """Takes the arguments through JSON, which must not change them."""
-        carried = json.loads(json.dumps(to_jsonable_python(dict(arguments))))
+        carried = json.loads(json.dumps(to_jsonable_python(dict(arguments), round_trip=True)))
         read = read_arguments(resolve_name(STAGES[stage]), carried)
         assert read == arguments
         made = super().run(stage, read, report=report)
-        brought = json.loads(json.dumps(to_jsonable_python(made)))
+        brought = json.loads(json.dumps(to_jsonable_python(made, round_trip=True)))
         assert (type(made).model_validate(brought) if isinstance(made, BaseModel) else brought) == made
         return made

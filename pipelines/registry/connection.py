@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -88,13 +90,23 @@ def connected(registry: Registry) -> Iterator[MlflowClient]:
         RunError: the registry refused something.
     """
     check_answers(registry)
-    for name, value in QUIET_MLFLOW.items():
-        os.environ.setdefault(name, value)
+    _quieten()
     with registry_errors(registry):
         uri = open_embedded(registry.home) if registry.uri is None else registry.uri
         from mlflow import MlflowClient
 
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def import_ahead() -> None:
+    """Imports MLflow in a thread, beside what this process waits for: it takes two seconds."""
+    _quieten()
+    threading.Thread(target=import_module, args=("mlflow",), daemon=True).start()
+
+
+def _quieten() -> None:
+    for name, value in QUIET_MLFLOW.items():
+        os.environ.setdefault(name, value)
 
 
 def check_answers(registry: Registry) -> None:
