@@ -19,18 +19,25 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.contracts import StoreLayout
-from pipelines.data.decode import decode_and_resize, decode_upright_pillow, jpeg_ratio, resize_image, shrink_jpeg
+from pipelines.data.decode import (
+    SERVED_FORMATS,
+    decode_and_resize,
+    decode_upright_pillow,
+    jpeg_ratio,
+    resize_image,
+    resize_jpeg,
+)
 from pipelines.errors import ImageDecodeError, RunError
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.sources.folder import read_unchanged
 from pipelines.store.layouts import pack_row
 from pipelines.store.rows import ImageRow
 
-# Files to a call of TensorFlow: a call for each takes .3 ms of CPU time more, which is half of a small photo's decoding.
+# Files to a call of TensorFlow: a call for each takes .4 ms of CPU time more, as much as decoding a small photo.
 _CHUNK_FILES = 32
 # Bounds the memory that files wait in: large photos go by themselves, since their decoding outweighs any call.
 _CHUNK_BYTES = 4 * 2**20
-_CHUNKS_AHEAD = 4  # under way at once: bounds the memory that decoded images wait in
+_CHUNKS_AHEAD = 8  # under way at once: bounds the memory that decoded images wait in
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,16 @@ class SourceFile:
     Attributes:
         sha256: of its bytes, in hex.
         path: relative to the source.
-        size_bytes: of the file, 0 where it isn't known.
-        upright_jpeg_px: of a JPEG that need not be turned the shorter side; 0 of any other file, and where it isn't known.
+        format: as Pillow names it.
+        size_bytes: of the file.
+        upright_px: the shorter side of an image that need not be turned; 0 of others, and where it isn't known.
     """
 
     sha256: str
     path: str
-    size_bytes: int = 0
-    upright_jpeg_px: int = 0
+    format: str
+    size_bytes: int
+    upright_px: int = 0
 
 
 class ImageDecoder:
@@ -70,13 +79,17 @@ class ImageDecoder:
         except tf.errors.InvalidArgumentError:
             return resize_image(tf.constant(decode_upright_pillow(contents)), **self._options).numpy(), False
 
-    def shrink_jpegs(self, contents: Sequence[bytes], *, ratio: int) -> NDArray[np.uint8]:
-        """Pixels uint8 [n, S, S, 3] of JPEGs, as `decode` would give them; see `pipelines.data.decode.shrink_jpeg`.
+    def decode_all(self, contents: Sequence[bytes], *, ratio: int | None) -> NDArray[np.uint8]:
+        """What `decode` gives of several files, uint8 [n, S, S, 3], all of them by the served graph.
+
+        Args:
+            contents: whole files.
+            ratio: `jpeg_ratio` of all of them, if they are JPEGs that need no turning; None for any others.
 
         Raises:
-            tf.errors.InvalidArgumentError: one of them can't be read.
+            tf.errors.InvalidArgumentError: it can't read one of them.
         """
-        return np.asarray(_trace_shrinker(ratio=ratio, **self._options)(tf.constant(contents)))
+        return np.asarray(_trace_batch_decoder(ratio=ratio, **self._options)(tf.constant(contents)))
 
 
 class FileDecoder:
@@ -120,12 +133,12 @@ class FileDecoder:
                 report(Progress(done, len(files), "images", images_per_second=rate))
 
     def _decode_chunk(self, files: Sequence[SourceFile]) -> list[ImageRow]:
-        """Those that the index knows as upright JPEGs together, the others one by one."""
+        """All that the graph can read of one kind together; one by one where it can't read one of them."""
         contents = [read_unchanged(self._root, file.path, file.sha256) for file in files]
         rows: dict[int, ImageRow] = {}
-        for ratio, numbers in self._group_by_ratio(files).items():
+        for ratio, numbers in self._group(files).items():
             try:
-                images = self._decoder.shrink_jpegs([contents[number] for number in numbers], ratio=ratio)
+                images = self._decoder.decode_all([contents[number] for number in numbers], ratio=ratio)
             except tf.errors.InvalidArgumentError:
                 continue
             rows |= {
@@ -134,12 +147,14 @@ class FileDecoder:
             }
         return [rows.get(number) or self._decode_one(file, contents[number]) for number, file in enumerate(files)]
 
-    def _group_by_ratio(self, files: Sequence[SourceFile]) -> dict[int, list[int]]:
-        """Positions of the JPEGs that only need shrinking, by the part of their size that they are decoded at."""
-        groups: dict[int, list[int]] = {}
+    def _group(self, files: Sequence[SourceFile]) -> dict[int | None, list[int]]:
+        """Positions of the files that the graph may read, by the ratio to ask `ImageDecoder.decode_all` for."""
+        groups: dict[int | None, list[int]] = {}
         for number, file in enumerate(files):
-            if file.upright_jpeg_px >= self._image_size:
-                groups.setdefault(jpeg_ratio(file.upright_jpeg_px, least_side=self._image_size), []).append(number)
+            is_known = file.format == "JPEG" and file.upright_px > 0
+            ratio = jpeg_ratio(file.upright_px, least_side=self._image_size) if is_known else None
+            if file.format in SERVED_FORMATS:
+                groups.setdefault(ratio, []).append(number)
         return groups
 
     def _decode_one(self, file: SourceFile, contents: bytes) -> ImageRow:
@@ -182,12 +197,14 @@ def _trace_decoder(*, image_size: int, resize: Literal["stretch", "crop"]) -> An
 
 
 @_trace_once
-def _trace_shrinker(*, ratio: int, image_size: int, resize: Literal["stretch", "crop"]) -> Any:
-    """A graph from the bytes of JPEGs, string [n], to their pixels, one after the other."""
+def _trace_batch_decoder(*, ratio: int | None, image_size: int, resize: Literal["stretch", "crop"]) -> Any:
+    """A graph from the bytes of files, string [n], to their pixels, one after the other."""
     pixels = tf.TensorSpec([image_size, image_size, 3], tf.uint8)
 
-    def shrink(contents: tf.Tensor) -> tf.Tensor:
-        return shrink_jpeg(contents, ratio=ratio, image_size=image_size, resize=resize)
+    def decode(contents: tf.Tensor) -> tf.Tensor:
+        if ratio is None:
+            return decode_and_resize(contents, image_size=image_size, resize=resize)
+        return resize_jpeg(contents, ratio=ratio, image_size=image_size, resize=resize)
 
-    shrink_all = tf.function(lambda files: tf.map_fn(shrink, files, fn_output_signature=pixels, parallel_iterations=1))
-    return shrink_all.get_concrete_function(tf.TensorSpec([None], tf.string))
+    decode_all = tf.function(lambda files: tf.map_fn(decode, files, fn_output_signature=pixels, parallel_iterations=1))
+    return decode_all.get_concrete_function(tf.TensorSpec([None], tf.string))

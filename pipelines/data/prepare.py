@@ -192,9 +192,9 @@ def read_split(home: Path, prepared: PreparedImages, split: str) -> Examples:
 
 def _source_files(rows: pa.Table) -> list[SourceFile]:
     """What the index knows of files that need decoding."""
-    upright_jpeg = pc.and_(pc.equal(rows["format"], "JPEG"), pc.equal(rows["orientation"], 1)).fill_null(fill_value=False)
-    sides = pc.if_else(upright_jpeg, pc.min_element_wise(rows["width"], rows["height"]).fill_null(0), 0)
-    columns = (rows["sha256"], rows["path"], rows["bytes"].fill_null(0), sides)
+    upright = pc.equal(rows["orientation"], 1)
+    sides = pc.if_else(upright, pc.min_element_wise(rows["width"], rows["height"]), 0)
+    columns = (rows["sha256"], rows["path"], rows["format"], rows["bytes"], sides)
     return [SourceFile(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
 
 
