@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
-from pipelines.data.prepare import ImageDecoder
+from pipelines.data.decoder import ImageDecoder
 from pipelines.errors import ImageDecodeError, InputError, one_line
 from pipelines.recipes import parse_recipe
 from pipelines.run_folder import CONFIG

@@ -25,7 +25,8 @@ from pipelines.bottleneck import Rates
 from pipelines.config import PhaseConfig, Recipe, StoreConfig
 from pipelines.contracts import Embedded, PreparedImages, StoredActivations
 from pipelines.data.batches import build_train_dataset, build_view_dataset
-from pipelines.data.prepare import ImageDecoder, prepare, read_examples, read_split
+from pipelines.data.decoder import ImageDecoder
+from pipelines.data.prepare import prepare, read_examples, read_split
 from pipelines.errors import ImageDecodeError, InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
 from pipelines.progress import Progress, Report, ignore_progress
@@ -137,7 +138,8 @@ def _measure_files(
         file, contents, facts = item
         decoder.decode(contents)
         row = {"path": file.path, "sha256": hashlib.sha256(contents).hexdigest(), "label": file.label, "split": "train"}
-        return {**row, "status": OK, "format": facts.format, "mode": facts.mode}
+        found = {"format": facts.format, "mode": facts.mode, "width": facts.width_px, "height": facts.height_px}
+        return {**row, **found, "status": OK, "bytes": len(contents), "orientation": facts.orientation}
 
     values: Sequence[Any] = files
     parts: list[tuple[str, Callable[[Any], Any]]] = [("read", read), ("examine", examine), ("decode", decode)]

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.config import StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages, StoreLayout
-from pipelines.data.decode import SERVED_FORMATS, decode_and_resize, decode_upright_pillow, resize_image
+from pipelines.data.decode import SERVED_FORMATS
+from pipelines.data.decoder import FileDecoder, SourceFile
 from pipelines.data.transcode import find_pixels
-from pipelines.errors import ImageDecodeError, RunError
+from pipelines.errors import RunError
 from pipelines.progress import Progress, Report, ignore_progress
-from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder, write_json
 from pipelines.store.images import image_store, read_images
 from pipelines.store.index import read_usable
-from pipelines.store.layouts import JPEG_QUALITY, choose_layout, pack_row
+from pipelines.store.layouts import JPEG_QUALITY, choose_layout
 from pipelines.store.rows import ImageRow, Places, RowReader, fill
 
 logger = logging.getLogger(__name__)
 
 # Part of a store's folder name: rows that another version of the decode graph made are not mixed with these.
 DECODE_VERSION = 2
-_AHEAD = 128  # files under way at once: bounds the memory that decoded images wait in
-_INDEX_COLUMNS = ("path", "sha256", "label", "split", "format", "mode")
+_INDEX_COLUMNS = ("path", "sha256", "label", "split", "bytes", "format", "mode", "width", "height", "orientation")
 _EXAMPLES_SCHEMA = pa.schema(
     [("path", pa.string()), ("sha256", pa.string()), ("label", pa.int32()), ("split", pa.string()), ("served", pa.bool_())]
 )
@@ -107,7 +100,7 @@ def prepare(
     folder = folder_of(layout=layout)
     for other in _other_versions(home / folder):
         say(f"image store {other} was made by another version and is left alone; its images are decoded again")
-    decoder = ImageDecoder(image_size=image_size, resize=resize)
+    decoder = FileDecoder(root, image_size=image_size, resize=resize, layout=layout)
 
     def decode_missing(digests: list[str]) -> Iterator[ImageRow]:
         if layout == "encoded":
@@ -116,9 +109,8 @@ def prepare(
                 say(f"{len(stored.digests):,} images are encoded from the pixels that the store holds of them", logging.INFO)
             yield from stored.encode()
             digests = stored.others
-        paths = rows["path"].take(pc.index_in(pa.array(digests, pa.string()), value_set=rows["sha256"])).to_pylist()
-        files = list(zip(digests, paths, strict=True))
-        yield from decode_files(root, files, decoder=decoder, layout=layout, report=report)
+        files = rows.take(pc.index_in(pa.array(digests, pa.string()), value_set=rows["sha256"]))
+        yield from decoder.decode(_source_files(files), report=report)
 
     rows_store = image_store(home, home / folder, image_size=image_size, layout=layout)
     places = fill(rows_store, rows["sha256"], decode_missing, say=say)
@@ -198,66 +190,12 @@ def read_split(home: Path, prepared: PreparedImages, split: str) -> Examples:
     return Examples(table.select(["path", "sha256"]), labels, served)
 
 
-class ImageDecoder:
-    """Turns the bytes of one image file into pixels: by the served graph where it can, by Pillow where only that can.
-
-    Safe to call from several threads.
-    """
-
-    def __init__(self, *, image_size: int, resize: Literal["stretch", "crop"]) -> None:
-        self._options: Any = {"image_size": image_size, "resize": resize}
-        # Traced here, before threads share it.
-        decode = tf.function(lambda contents: decode_and_resize(contents, **self._options))
-        self._decode = decode.get_concrete_function(tf.TensorSpec([], tf.string))
-
-    def decode(self, contents: bytes) -> tuple[NDArray[np.uint8], bool]:
-        """Pixels uint8 [S, S, 3], and whether the served graph made them.
-
-        Raises:
-            ImageDecodeError: neither can read it.
-        """
-        try:
-            return self._decode(tf.constant(contents)).numpy(), True
-        except tf.errors.InvalidArgumentError:
-            return resize_image(tf.constant(decode_upright_pillow(contents)), **self._options).numpy(), False
-
-
-def decode_files(
-    root: Path,
-    files: Sequence[tuple[str, str]],
-    *,
-    decoder: ImageDecoder,
-    layout: StoreLayout,
-    report: Report = ignore_progress,
-) -> Iterator[ImageRow]:
-    """Decodes files, given as (digest, path), into rows of the store, in parallel and in order.
-
-    Raises: as `prepare`.
-    """
-    started = time.monotonic()
-    waiting = iter(files)
-    # As many threads as cores: each holds a whole photo, and more would decode none any sooner.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-
-        def submit(count: int) -> Iterator[Future[ImageRow]]:
-            return (pool.submit(_decode_file, root, file, decoder, layout) for file in islice(waiting, count))
-
-        under_way = deque(submit(_AHEAD))
-        for done in range(1, len(files) + 1):
-            image = under_way.popleft().result()
-            under_way.extend(submit(1))  # so that threads have work while a shard is written
-            yield image
-            rate = done / max(time.monotonic() - started, 1e-6)
-            report(Progress(done, len(files), "images", images_per_second=rate))
-
-
-def _decode_file(root: Path, file: tuple[str, str], decoder: ImageDecoder, layout: StoreLayout) -> ImageRow:
-    digest, path = file
-    try:
-        pixels, served = decoder.decode(read_unchanged(root, path, digest))
-    except ImageDecodeError as error:
-        raise RunError(f"{path!r} passed ingest but can't be decoded ({error}); remove it and run again") from error
-    return ImageRow(digest, pack_row(pixels, layout=layout), served)
+def _source_files(rows: pa.Table) -> list[SourceFile]:
+    """What the index knows of files that need decoding."""
+    upright = pc.equal(rows["orientation"], 1)
+    sides = pc.if_else(upright, pc.min_element_wise(rows["width"], rows["height"]), 0)
+    columns = (rows["sha256"], rows["path"], rows["format"], rows["bytes"], sides)
+    return [SourceFile(*values) for values in zip(*(column.to_pylist() for column in columns), strict=True)]
 
 
 def _other_versions(folder: Path) -> list[str]:

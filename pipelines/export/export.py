@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipelines.config import ModelConfig
 from pipelines.contracts import ExportedModel, PreparedImages, TrainedModel
 from pipelines.data.decode import SERVED_FORMATS
-from pipelines.data.prepare import ImageDecoder, read_examples
+from pipelines.data.decoder import ImageDecoder
+from pipelines.data.prepare import read_examples
 from pipelines.errors import ParityError
 from pipelines.export.parity import check_parity, take_probe
 from pipelines.export.served import write_saved_model

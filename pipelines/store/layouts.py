@@ -83,10 +83,10 @@ def open_rows(column: pa.Array, *, layout: StoreLayout, image_size: int) -> Shar
     return EncodedRows(column)
 
 
-def pack_row(pixels: NDArray[np.uint8], *, layout: StoreLayout) -> bytes:
-    """The bytes that are stored of an image uint8 [S, S, 3], RGB."""
+def pack_row(pixels: NDArray[np.uint8], *, layout: StoreLayout) -> bytes | memoryview:
+    """The bytes that are stored of an image uint8 [S, S, 3], RGB; of a decoded row a view, no copy."""
     if layout == "decoded":
-        return pixels.tobytes()
+        return np.ascontiguousarray(pixels).reshape(-1).data
     encoded, contents = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _JPEG_OPTIONS)
     if not encoded:
         raise ValueError(f"`pixels` can't be encoded as JPEG; received {pixels.dtype} {pixels.shape}")

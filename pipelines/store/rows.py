@@ -27,7 +27,8 @@ from pipelines.store.shards import SUFFIX, damaged_shards, has_schema, note_inta
 
 logger = logging.getLogger(__name__)
 
-SHARD_BYTES = 64 * 2**20  # held in memory while one is written; reading is by row, so larger ones bring nothing
+# Held in memory. Reading is by row, so larger ones bring nothing, and nothing is left to do while the last one is written.
+SHARD_BYTES = 16 * 2**20
 # TensorFlow takes over an array that begins at such an address; others it may copy, a sixth of the CPU time of a batch.
 _TENSOR_ALIGNMENT_BYTES = 64
 
@@ -40,7 +41,7 @@ class ImageRow:
     """
 
     sha256: str
-    contents: bytes
+    contents: bytes | memoryview
     served: bool = True
 
 
@@ -129,17 +130,16 @@ class RowStore:
         """
         written: list[str] = []
         with scratch_folder(self._home) as scratch:
-            pending = _Pending(self._schema)
+            pending = _Pending(self._schema, self._shard_bytes)
 
             def write() -> None:
-                nonlocal pending
-                full, pending = pending, _Pending(self._schema)
-                if len(full):
-                    written.append(write_shard(self._folder, scratch, full.to_batch()))
+                if len(pending):
+                    written.append(write_shard(self._folder, scratch, pending.to_batch()))
+                    pending.clear()
 
             def append(image: ImageRow) -> None:
                 pending.append(image)
-                if pending.is_full(self._shard_bytes):
+                if pending.is_full():
                     write()
 
             try:
@@ -153,38 +153,51 @@ class RowStore:
 
 
 class _Pending:
-    """The rows of a shard that is not full yet: their bytes once, in one buffer that becomes Arrow's without a copy."""
+    """The rows of a shard that is not full yet: their bytes once, in one buffer for all shards that Arrow takes as it is.
 
-    def __init__(self, schema: pa.Schema) -> None:
+    A buffer that grows would be copied as a whole each time, and each new one costs page faults.
+    """
+
+    def __init__(self, schema: pa.Schema, shard_bytes: int) -> None:
         self._schema = schema
-        self._digests: list[str] = []
-        self._served: list[bool] = []
-        self._ends = [0]
-        self._contents = bytearray()
+        self._shard_bytes = shard_bytes
+        self._contents = np.empty(shard_bytes, np.uint8)  # takes memory as it is written to
+        self._rows: list[tuple[str, bool, int]] = []  # digest, served, where the row ends
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._rows)
 
     def append(self, image: ImageRow) -> None:
         kind = self._schema.field("image").type
         if pa.types.is_fixed_size_binary(kind) and len(image.contents) != kind.byte_width:
             raise ValueError(f"`contents` must be {kind.byte_width} bytes of pixels; received {len(image.contents)}")
-        self._digests.append(image.sha256)
-        self._served.append(image.served)
-        self._contents += image.contents
-        self._ends.append(len(self._contents))
+        start = self._end
+        end = start + len(image.contents)
+        if end > len(self._contents):  # one row may be larger than all that came before, or than a shard
+            self._contents = np.concatenate([self._contents[:start], np.empty(2 * (end - start), np.uint8)])
+        self._contents[start:end] = np.frombuffer(image.contents, np.uint8)
+        self._rows.append((image.sha256, image.served, end))
 
-    def is_full(self, shard_bytes: int) -> bool:
-        """Whether another image as large as those here may exceed so many bytes."""
-        return len(self._contents) * (len(self) + 1) > shard_bytes * len(self)
+    def is_full(self) -> bool:
+        """Whether another image as large as those here may exceed the bytes of a shard."""
+        return self._end * (len(self) + 1) > self._shard_bytes * len(self)
 
     def to_batch(self) -> pa.RecordBatch:
+        """Valid until the next `append`."""
+        digests, served, ends = zip(*self._rows, strict=True)
         kind = self._schema.field("image").type
-        buffers = [None, pa.py_buffer(self._contents)]
+        buffers = [None, pa.py_buffer(self._contents[: self._end])]
         if not pa.types.is_fixed_size_binary(kind):
-            buffers.insert(1, pa.py_buffer(np.array(self._ends, np.int32)))
+            buffers.insert(1, pa.py_buffer(np.array([0, *ends], np.int32)))
         image = pa.Array.from_buffers(kind, len(self), buffers)
-        return pa.record_batch([pa.array(self._digests, pa.string()), pa.array(self._served), image], schema=self._schema)
+        return pa.record_batch([pa.array(digests, pa.string()), pa.array(served), image], schema=self._schema)
+
+    def clear(self) -> None:
+        self._rows.clear()
+
+    @property
+    def _end(self) -> int:
+        return self._rows[-1][2] if self._rows else 0
 
 
 class RowReader:

@@ -6,9 +6,12 @@ Shards never change. One whose bytes do not match its name is damaged; its image
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,14 +25,34 @@ VERIFIED = "verified.json"
 def write_shard(folder: Path, scratch: Path, batch: pa.RecordBatch) -> str:
     """Writes a shard under a temporary name in `scratch`, flushes it, renames it into `folder` and returns its name."""
     temporary = scratch / f"shard{SUFFIX}"
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    name = f"{file_digest(temporary)}{SUFFIX}"
+    digest = hashlib.sha256()
+    with temporary.open("wb", buffering=0) as file:
+        with pa.ipc.new_file(_Tee(file, digest), batch.schema) as writer:
+            writer.write_batch(batch)
+        os.fsync(file.fileno())
+    name = f"{digest.hexdigest()}{SUFFIX}"
     folder.mkdir(parents=True, exist_ok=True)
     temporary.rename(folder / name)
     return name
+
+
+class _Tee(io.RawIOBase):
+    """Writes to a file and takes the digest of it, so that the file need not be read for that."""
+
+    def __init__(self, file: io.FileIO, digest: Any) -> None:
+        self._file = file
+        self._digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._digest.update(view)
+        written = 0
+        while written < len(view):  # the system may take less than all at once
+            written += self._file.write(view[written:])
+        return written
 
 
 def open_shard(path: Path) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.config import ModelConfig
-from pipelines.data.prepare import ImageDecoder
+from pipelines.data.decoder import ImageDecoder
 from pipelines.errors import ParityError
 from pipelines.export import parity
 from pipelines.export.parity import Probe, check_parity, start_probe_ahead, take_probe

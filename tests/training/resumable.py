@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig, Precision, Recipe
-from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.contracts import Embedded, PreparedImages, TrainedModel
 from pipelines.progress import ignore_progress
 from pipelines.slices import training_slice
 from pipelines.store.artifacts import write_json
@@ -33,6 +33,8 @@ from tests.small import small_lite0
 TINY: dict[str, Any] = {"image_size": 32, "batch_size": 8, "model": {"weights": "none"}}
 HEAD = HeadConfig(epochs=3, learning_rate=1e-2)
 FINE_TUNE = FineTuneConfig(epochs=3, layers=20, learning_rate=1e-3)
+# For phase 2 on stored activations: the upper half of the small network learns.
+STORED: dict[str, Any] = {"cache": {"mode": "activations"}, "fine_tune": {"layers": "expand_16"}}
 SCRATCH = PhaseConfig(epochs=4, learning_rate=1e-2, plateau_patience=1, patience=4)
 # Between them every technique of a phase.
 TECHNIQUES: dict[str, tuple[PhaseConfig, Precision]] = {
@@ -126,16 +128,24 @@ def run_phase(
     folder: Path,
     changes: Mapping[str, Any],
     death: Death | None,
+    embedded: Embedded | None = None,
 ) -> None:
-    """Trains a head, or goes on from one, on a small network with checkpoints in `folder`; writes `trained.json` there."""
+    """Trains a head, or goes on from one, on a small network with checkpoints in `folder`; writes `trained.json` there.
+
+    Both learn from images, or from what `embedded` says is stored.
+    """
     _start(death)
     config = training_slice(Recipe.model_validate({**TINY, **changes}))
     checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
+    features, activations, top = None, None, FINE_TUNE
+    if embedded is not None:
+        features, activations = embedded.features, embedded.activations
+        top = FINE_TUNE.model_copy(update=STORED["fine_tune"])
     with small_lite0():
         if head is None:
-            trained = train_head(home, prepared, config=config, head=HEAD, checkpoints=checkpoints)
+            trained = train_head(home, prepared, features, config=config, head=HEAD, checkpoints=checkpoints)
         else:
-            trained = fine_tune(home, prepared, head, config=config, fine_tune=FINE_TUNE, checkpoints=checkpoints)
+            trained = fine_tune(home, prepared, head, activations, config=config, fine_tune=top, checkpoints=checkpoints)
     write_json(folder / "trained.json", trained.model_dump(mode="json"))
 
 

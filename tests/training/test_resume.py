@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from pipelines.config import Recipe, StoreConfig
-from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.contracts import Embedded, PreparedImages, TrainedModel
 from pipelines.data.prepare import prepare
-from pipelines.slices import ingest_slice
+from pipelines.slices import embed_slice, ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import read_json
+from pipelines.training.embed import embed
+from tests.small import small_lite0
 from tests.sources.folders import write_learnable
 from tests.training import resumable
-from tests.training.resumable import EVERY_STEPS, HEAD, SCRATCH, STEPS_PER_EPOCH, TECHNIQUES, TINY, Death
+from tests.training.resumable import EVERY_STEPS, HEAD, SCRATCH, STEPS_PER_EPOCH, STORED, TECHNIQUES, TINY, Death
 
 pytestmark = pytest.mark.slow
 TOTAL_STEPS = SCRATCH.epochs * STEPS_PER_EPOCH
@@ -135,14 +137,38 @@ def test_both_phases_give_the_same_artifacts(
     prepared: tuple[Path, PreparedImages],
     tmp_path: Path,
 ) -> None:
+    assert_phases_resume(processes, prepared, tmp_path, changes, deaths)
+
+
+def test_both_phases_on_stored_activations_give_the_same_artifacts(
+    processes: Processes, prepared: tuple[Path, PreparedImages], tmp_path: Path
+) -> None:
+    with small_lite0():
+        embedded = embed(*prepared, config=embed_slice(Recipe.model_validate({**TINY, **STORED})))
+    assert embedded.features is not None
+    assert embedded.activations is not None
+    assert len(embedded.activations.views) > 1
+    deaths = (Death("step", 7), Death("half written", 3))  # each within an epoch, behind a checkpoint
+    assert_phases_resume(processes, prepared, tmp_path, {}, deaths, embedded)
+
+
+def assert_phases_resume(
+    processes: Processes,
+    prepared: tuple[Path, PreparedImages],
+    folder: Path,
+    changes: dict[str, Any],
+    deaths: tuple[Death, Death],
+    embedded: Embedded | None = None,
+) -> None:
+    """Each phase is run undisturbed, and again with a death in it."""
     head: TrainedModel | None = None
     for phase, death in zip(("head", "fine_tune"), deaths, strict=True):
-        whole, killed = tmp_path / phase / "whole", tmp_path / phase / "killed"
+        whole, killed = folder / phase / "whole", folder / phase / "killed"
         whole.mkdir(parents=True), killed.mkdir()
-        assert processes.run(resumable.run_phase, *prepared, head, whole, changes, None) == 0
-        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, death) == -signal.SIGKILL
-        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, None) == 0
-        trained, resumed = (TrainedModel.model_validate(read_json(folder / "trained.json")) for folder in (whole, killed))
+        assert processes.run(resumable.run_phase, *prepared, head, whole, changes, None, embedded) == 0
+        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, death, embedded) == -signal.SIGKILL
+        assert processes.run(resumable.run_phase, *prepared, head, killed, changes, None, embedded) == 0
+        trained, resumed = (TrainedModel.model_validate(read_json(each / "trained.json")) for each in (whole, killed))
         assert resumed == trained, (phase, death)
         assert trained.phase == phase, "the kept weights are those of the phase before: nothing was compared"
         head = trained
