@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0  # in which a server must answer before a run goes on without it
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_UNAVAILABLE = 429  # too many requests; 500 and above: the server's own trouble
+_TOO_MANY_REQUESTS = 429
+# By name, since none of these libraries is to be imported for it. OSError: a place that can't be written; ImportError: a
+# database whose driver is not installed.
+_REGISTRY_ERRORS = frozenset(
+    {
+        "mlflow.MlflowException",
+        "requests.RequestException",
+        "sqlalchemy.SQLAlchemyError",
+        "builtins.OSError",
+        "builtins.ImportError",
+    }
+)
 
 # Read by MLflow when it is imported or used. What the user has set stays.
 QUIET_MLFLOW = {
@@ -69,6 +80,11 @@ class Registry:
     def exists(self) -> bool:
         """Whether anything was ever registered in the home's own database; of others that is not known."""
         return self.uri is not None or embedded_database(self.home).is_file()
+
+    @property
+    def is_far(self) -> bool:
+        """Whether it is on a server, which may be away."""
+        return bool(urlsplit(self.uri or "").hostname) or (self.uri or "").startswith("databricks")
 
     @property
     def artifact_root(self) -> str | None:
@@ -138,21 +154,19 @@ def registry_errors(registry: Registry) -> Iterator[None]:
 
     Raises:
         RegistryUnreachableError: the connection broke, or the server is in trouble of its own.
-        RunError: the registry refused something.
+        RunError: the registry refused something, or what it needs on this machine is missing.
     """
     try:
         yield
     except ImagemillError:
         raise
     except Exception as error:
-        status = _status(error)
-        if status is None:
-            if isinstance(error, OSError | ImportError):  # a place that can't be written, a database's missing driver
-                raise RunError(f"{registry.address} can't be used: {one_line(error)}") from error
+        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+        if not kinds & _REGISTRY_ERRORS:
             raise
-        if status >= 500 or status == _UNAVAILABLE:
+        if registry.is_far and _is_trouble(error):
             raise _unreachable(registry, error) from error
-        raise RunError(f"{registry.address} refused: {one_line(error)}") from error
+        raise RunError(f"{registry.address} can't be used: {one_line(error)}") from error
 
 
 def is_missing(error: Exception) -> bool:
@@ -160,15 +174,10 @@ def is_missing(error: Exception) -> bool:
     return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
 
 
-def _status(error: Exception) -> int | None:
-    """The HTTP status that stands for an error, or None where it has nothing to do with the registry."""
-    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-    if "mlflow.MlflowException" in kinds:
-        get_status: Any = getattr(error, "get_http_status_code")  # noqa: B009 (no import of MLflow for its type)
-        return int(get_status())
-    if kinds & {"requests.RequestException", "sqlalchemy.OperationalError", "sqlalchemy.InterfaceError"}:
-        return 503
-    return None
+def _is_trouble(error: Exception) -> bool:
+    """Whether the request was not what was wrong."""
+    get_status: Any = getattr(error, "get_http_status_code", lambda: 503)  # of MLflow's own errors; others are of connections
+    return bool((status := get_status()) >= 500 or status == _TOO_MANY_REQUESTS)
 
 
 def _unreachable(registry: Registry, error: Exception) -> RegistryUnreachableError:
