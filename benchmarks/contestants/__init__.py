@@ -61,12 +61,17 @@ OPTIONAL = ("grain", "torch")
 
 
 def measure_passes(open_pass: Callable[[], Iterable[tuple[Any, Any]]], *, seconds: float) -> dict[str, float]:
-    """Images per second of whole passes over batches (images, labels), one after the other until `seconds` are over."""
-    images, started = 0, time.monotonic()
+    """Whole passes over batches (images, labels), one after the other until `seconds` are over.
+
+    Gives images per second and, since that depends on what else runs, this process's CPU time per image (not of workers that
+    it may have).
+    """
+    images, started, cpu_started = 0, time.monotonic(), time.process_time()
     while not images or time.monotonic() - started < seconds:
         for _, labels in open_pass():
             images += len(labels)
-    return {"images_per_second": images / (time.monotonic() - started)}
+    taken, cpu_taken = time.monotonic() - started, time.process_time() - cpu_started
+    return {"images_per_second": images / taken, "cpu_microseconds_per_image": 1e6 * cpu_taken / images}
 
 
 def measure_endless(batches: Iterator[tuple[Any, Any]], *, steps: int, seconds: float) -> dict[str, float]:
