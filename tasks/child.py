@@ -67,8 +67,6 @@ def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[
             continue
         try:
             function = resolve_name(request["function"])
-            if "beside" in request:
-                resolve_name(request["beside"])()
             made = function(**read_arguments(function, request["arguments"]), report=report)
         except Exception as error:  # noqa: BLE001 (the parent raises it again)
             answer({"error": describe_error(error)})

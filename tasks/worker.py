@@ -39,8 +39,6 @@ STAGES: Mapping[str, str] = {
     "export": "pipelines.export.export:export",
     "gate": "pipelines.gate.gate:judge_challenger",
 }
-# What the next stage waits for and a core is idle for: begun with the stage, to go on beside it.
-_BESIDE: Mapping[str, str] = {"evaluate": "pipelines.export.parity:start_probe_ahead"}
 _LOG_LINES_SHOWN = 15
 _KILLED_BY_THE_SYSTEM = -signal.SIGKILL
 
@@ -130,9 +128,8 @@ class ChildWorker:
         try:
             if self._environment is None:
                 self._environment = self._held.enter_context(self._slot(report))
-            beside = {"beside": _BESIDE[stage]} if stage in _BESIDE else {}
             asked = {"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments), round_trip=True)}
-            self._ask({**asked, **beside, "environment": self._environment})
+            self._ask({**asked, "environment": self._environment})
             return self._await(stage, report)
         except WorkerLostError:
             raise

@@ -11,6 +11,7 @@ import pytest
 
 # Before anything imports TensorFlow or Prefect.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "user")  # not the developer's own
 import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
 from tests.sources.folders import write_classes
 

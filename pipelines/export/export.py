@@ -17,7 +17,7 @@ from pipelines.data.decode import SERVED_FORMATS
 from pipelines.data.decoder import ImageDecoder
 from pipelines.data.prepare import read_examples
 from pipelines.errors import ParityError
-from pipelines.export.parity import check_parity, take_probe
+from pipelines.export.parity import Probe, check_parity
 from pipelines.export.served import write_saved_model
 from pipelines.models.assemble import with_probabilities
 from pipelines.progress import Progress, Report, ignore_progress
@@ -51,7 +51,7 @@ def export(
     with (
         put_off_signals() as let_signals_through,
         scratch_folder(home) as scratch,
-        take_probe() as probe,
+        Probe() as probe,
     ):
 
         def done(step: int, what: str) -> None:

@@ -42,11 +42,6 @@ class Probe:
         self._process.kill()
         self._process.communicate()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it can be asked."""
-        return self._process.poll() is None
-
     def ask(self, saved_model: Path, contents: Sequence[bytes], *, scratch: Path) -> tuple[NDArray[np.float32], list[str]]:
         """Probabilities float32 [n, classes] and class names that a SavedModel gives for files; once only.
 
@@ -69,24 +64,6 @@ class Probe:
             )
         answers = json.loads((scratch / "answers.json").read_bytes())
         return np.asarray(answers["probabilities"], np.float32), answers["class_names"]
-
-
-_ahead: list[Probe] = []
-
-
-def start_probe_ahead() -> None:
-    """Starts the next probe now, beside work that leaves a core idle; there is one at most."""
-    if not _ahead:
-        _ahead.append(Probe())
-
-
-def take_probe() -> Probe:
-    """The probe that was started ahead, or a new one."""
-    probe = _ahead.pop() if _ahead else Probe()
-    if probe.is_running:
-        return probe
-    with probe:  # only to have it buried
-        return Probe()
 
 
 def check_parity(name: str, expected: NDArray[np.float32], received: NDArray[np.float32]) -> float:

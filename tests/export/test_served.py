@@ -14,7 +14,7 @@ from pipelines.config import ModelConfig
 from pipelines.data.decoder import ImageDecoder
 from pipelines.errors import ParityError
 from pipelines.export import parity
-from pipelines.export.parity import Probe, check_parity, start_probe_ahead, take_probe
+from pipelines.export.parity import Probe, check_parity
 from pipelines.export.served import write_saved_model
 from pipelines.models.assemble import build_classifier, with_probabilities
 from tests.images import variants
@@ -80,19 +80,8 @@ def test_a_model_that_does_not_load_is_said_with_its_log(tmp_path: Path) -> None
 
 def test_a_probe_that_nobody_asked_ends() -> None:
     with Probe() as probe:
-        assert probe.is_running
-    assert not probe.is_running
-
-
-def test_the_probe_that_was_started_ahead_is_taken_once_and_only_if_it_lives() -> None:
-    start_probe_ahead()
-    start_probe_ahead()
-    with take_probe() as first, take_probe() as second:
-        assert first is not second
-    start_probe_ahead()
-    parity._ahead[0].__exit__()
-    with take_probe() as probe:
-        assert probe.is_running
+        assert probe._process.poll() is None
+    assert probe._process.poll() is not None
 
 
 @pytest.mark.parametrize("received", [[[0.5, 0.4999]], [[np.nan, 0.5]], [[0.5]]])
