@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import printable, say
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RegistryUnreachableError
 from pipelines.registry.connection import Registry, connected
 from pipelines.registry.fetch import PREFIX, fetch, parse_reference
 from pipelines.registry.moves import Move
@@ -121,6 +122,30 @@ def _say_moved(name: str, earlier: int | None, version: int, console: Console) -
         say(console, f"version {version} of {printable(name)} is champion now; {before}")
 
 
+def describe_champions(registry: Registry) -> Iterator[str]:
+    """A line for each model of the registry: its champion, and how it came to be; and how many runs wait for the registry."""
+    waiting = len(waiting_entries(registry))
+    if waiting:
+        yield f"  {waiting} runs or decisions wait for {registry.address}; `imagemill models --deliver` tells it"
+    if not registry.exists:
+        return
+    try:
+        with connected(registry) as client:
+            found = [(model.name, read_history(client, model.name)) for model in list_models(client)]
+    except RegistryUnreachableError as error:
+        yield f"  {error}"
+        return
+    for name, moves in found:
+        yield f"  {printable(name)}: {_describe_move(moves[-1]) if moves else 'none'}"
+
+
+def _describe_move(move: Move) -> str:
+    when = _local_time(datetime.fromisoformat(move.at)) if move.at else "at an unknown time"
+    what = "none" if move.version is None else f"version {move.version}"
+    how = {"promote": "promoted", "rollback": "rolled back", "outside": "moved by other tools than imagemill"}[move.kind]
+    return f"{what}, {how} {when}{f': {printable(move.reason, longest=_REASON)}' if move.reason else ''}"
+
+
 def _print_models(models: list[tuple[Model, list[Version]]], console: Console) -> None:
     table = Table(title="registered models", title_justify="left")
     for column in ("model", "versions", CHAMPION, "accuracy", CHALLENGER):
@@ -156,11 +181,4 @@ def _print_history(moves: list[Move], console: Console) -> None:
     if moves:
         say(console, "champions, the last one first:")
     for move in reversed(moves):
-        when = _local_time(datetime.fromisoformat(move.at)) if move.at else "at an unknown time"
-        what = "none" if move.version is None else f"version {move.version}"
-        how = {"promote": "promoted", "rollback": "rolled back", "outside": "moved by other tools than imagemill"}[move.kind]
-        say(console, f"  {what}, {how} {when}{f': {printable(move.reason, longest=_REASON)}' if move.reason else ''}")
-
-
-def _local_time(time: datetime) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M}"
+        say(console, f"  {_describe_move(move)}")

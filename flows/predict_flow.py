@@ -14,8 +14,9 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from rich.console import Console
 
+from flows.models import find_model
 from flows.predict import predict_images
-from flows.request import check_home, default_home
+from flows.request import check_home, default_home, find_registry
 from tasks.progress import reporter
 from tasks.slots import device_slot
 
@@ -29,7 +30,7 @@ def predict_flow(model: str, images: str, out: str | None = None, home: str | No
     """Predicts an image, or all images of a folder at any depth, and writes one row per file.
 
     Args:
-        model: a run folder.
+        model: a run folder, models:/NAME@ALIAS or models:/NAME/VERSION.
         images: an image, or a folder of images.
         out: the Parquet file to write; default `<home>/predictions/<date>.parquet`, a new one each time.
         home: folder of the artifacts and records; default: `IMAGEMILL_HOME`, or `.imagemill` in the working directory, which
@@ -43,13 +44,14 @@ def predict_flow(model: str, images: str, out: str | None = None, home: str | No
     """
     folder = Path(home or default_home()).absolute()
     check_home(folder)
+    run = find_model(model, find_registry(None, home=folder))
     now = datetime.now().astimezone()
     target = Path(out).absolute() if out else folder / "predictions" / f"{now:%Y%m%d-%H%M%S-%f}.parquet"
     said = io.StringIO()
     with device_slot(report=reporter("predict")) as environment:
         os.environ.update(environment)  # read when TensorFlow is imported, for the first time in this process, below
         target.parent.mkdir(parents=True, exist_ok=True)
-        predict_images(Path(model), Path(images), out=target, console=Console(file=said, width=200))
+        predict_images(run, Path(images), out=target, console=Console(file=said, width=200))
     for line in said.getvalue().splitlines():
         get_run_logger().info(line)
     return str(target)

@@ -18,6 +18,7 @@ from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
 from pipelines.sources.folder import FoundFile, check_class_counts
 from pipelines.sources.source import TFDS_PREFIX, FolderSource, Source, open_source
+from tasks.devices import check_count, find_devices
 
 DEFAULT_HOME = ".imagemill"
 
@@ -76,6 +77,8 @@ def check_request(source: Source, recipe: Recipe, *, home: Path, out: Path | Non
         check_missing(files, max_bad_fraction=recipe.max_bad_fraction)
         check_class_counts(classes, files, fractions=recipe.split)
     check_model(recipe)
+    if recipe.resources.devices > 1:
+        check_count(find_devices(), recipe.resources.devices)
     check_home(home)
     check_outside(source, "--home", home)
     if out is not None:

@@ -79,7 +79,7 @@ def retrain(
         get_run_logger().info("waits for another retraining of %s", dataset)
         lock.acquire()
     try:
-        with working(place):  # one child for the training and the gate
+        with working(place, devices=recipe.resources.devices):  # one child for the training and the gate
             return _retrain(source, opened, recipe, home=place, digest=digest, again=again)
     finally:
         lock.release()

@@ -32,13 +32,13 @@ RUN_FILES = [
 
 
 @contextmanager
-def _running(home: Path, console: Console, *, verbose: bool) -> Iterator[None]:
+def _running(home: Path, recipe: Recipe, console: Console, *, verbose: bool) -> Iterator[None]:
     """Starts what a flow needs, and shows the stages of the flow in the block."""
     configure(home, verbose=verbose)
     with stderr_to_log(home / "logs", verbose=verbose):
         if not console.is_terminal:
             say(console, "starting Prefect")
-        with working(home, verbose=verbose) as worker:
+        with working(home, devices=recipe.resources.devices, verbose=verbose) as worker:
             with console.status("starting Prefect"):
                 server = start_server()
                 if not (home / "records").exists():  # a new home: nothing can be a cache hit
@@ -57,7 +57,7 @@ def run_train(
     console = Console()
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
         check_request(find_source(source, recipe, home=home), recipe, home=home, out=out)
-    with _running(home, console, verbose=verbose):
+    with _running(home, recipe, console, verbose=verbose):
         from flows.train import train_model
 
         folder = Path(train_model(source, recipe, home=str(home), out=str(out) if out else None, verify=verify))
@@ -69,7 +69,7 @@ def run_retrain(source: str, recipe: Recipe, *, home: Path, again: bool = False,
     console = Console()
     with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
         check_request(find_source(source, recipe, home=home), recipe, home=home, out=None)
-    with _running(home, console, verbose=verbose):
+    with _running(home, recipe, console, verbose=verbose):
         from flows.retrain import retrain
 
         outcome = retrain(source, recipe, str(home), again=again)

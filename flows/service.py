@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from flows.surroundings import QUIET_PREFECT
-from pipelines.errors import InputError, RunError, one_line
+from flows.surroundings import QUIET_PREFECT, explain_no_answer
+from pipelines.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -37,7 +36,7 @@ def connect() -> Iterator[SyncPrefectClient]:
         InputError: none is configured.
         RunError: it does not answer, or wants other credentials.
     """
-    from httpx import HTTPError, HTTPStatusError
+    from httpx import HTTPError
     from prefect.client.orchestration import get_client
 
     url = configured_url()
@@ -50,9 +49,5 @@ def connect() -> Iterator[SyncPrefectClient]:
         try:
             client.hello().raise_for_status()
         except HTTPError as error:
-            if isinstance(error, HTTPStatusError) and error.response.status_code == HTTPStatus.UNAUTHORIZED:
-                raise RunError(
-                    f"the Prefect server at {url} refuses these credentials; set `PREFECT_API_AUTH_STRING` to its user:password"
-                ) from error
-            raise RunError(f"the Prefect server at {url} does not answer ({one_line(error)}); start it") from error
+            raise RunError(explain_no_answer(error, url)) from error
         yield client

@@ -14,6 +14,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from rich.console import Console
 
 from flows.console import printable, say
+from flows.models import describe_champions
+from flows.request import find_registry
 from flows.service import configured_url, connect
 from flows.setup import read_deployments
 from tasks.devices import find_devices, taken_devices
@@ -79,6 +81,8 @@ def describe_home(home: Path) -> Iterator[str]:
     under_way = sorted((home / "checkpoints").glob("*"), key=_modified)
     saved = (f"  {folder.name.rpartition('-')[0]}: last saved {_modified(folder)}" for folder in under_way)
     yield from _listed("training under way, or interrupted", saved)
+    if home.is_dir():
+        yield from _listed("champions", describe_champions(find_registry(None, home=home)))
     logs = sorted((home / "logs").glob("*.log"))[-_LAST:]
     yield from _listed("failed last", (f"  {_modified(log)}: {log}" for log in reversed(logs)))
     devices = find_devices()

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 
 from flows.temporary_server import TemporaryServer, keep_template
@@ -94,12 +95,17 @@ def await_prefect(server: TemporaryServer | None) -> None:
     except HTTPError as error:
         if server is not None:
             raise RunError(f"Prefect's temporary server did not start ({one_line(error)})") from error
-        raise RunError(
-            f"the Prefect server at {PREFECT_API_URL.value()} does not answer ({one_line(error)}); start it, or unset"
-            " `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"
-        ) from error
+        without = ", or unset `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"
+        raise RunError(explain_no_answer(error, str(PREFECT_API_URL.value())) + without) from error
     if server is not None and server.made_anew:
         keep_template()
+
+
+def explain_no_answer(error: Exception, url: str) -> str:
+    """Why a Prefect server gave no good answer, and what to do, in one line."""
+    if getattr(getattr(error, "response", None), "status_code", None) == HTTPStatus.UNAUTHORIZED:
+        return f"the Prefect server at {url} refuses these credentials; set `PREFECT_API_AUTH_STRING` to its user:password"
+    return f"the Prefect server at {url} does not answer ({one_line(error)}); start it"
 
 
 def start_prefect() -> None:

@@ -129,7 +129,7 @@ def run_stages(
     check_request(opened, recipe, home=home, out=out)
     dataset = dataset_name(opened, recipe)
     stages = Stages(place)
-    with use_home(place.home), working(place.home):
+    with use_home(place.home), working(place.home, devices=recipe.resources.devices):
         if verify:
             forget_intact(place.home)
         listing = stages.scan(opened, verify=verify)

@@ -34,6 +34,7 @@ class TrainingConfig:
     augment: AugmentConfig
     model: ModelConfig
     precision: Precision
+    devices: int
     weights_sha256: str | None
 
 
@@ -77,6 +78,7 @@ def training_slice(recipe: Recipe) -> TrainingConfig:
         augment=recipe.augment,
         model=recipe.model,
         precision=recipe.resources.precision,
+        devices=recipe.resources.devices,
         weights_sha256=_weights_digest(recipe.model),
     )
 

@@ -253,10 +253,13 @@ def use_worker(worker: Worker) -> Iterator[None]:
 
 
 @contextmanager
-def working(home: Path, *, verbose: bool = False) -> Iterator[Worker]:
+def working(home: Path, *, devices: int = 1, verbose: bool = False) -> Iterator[Worker]:
     """Has the heavy stages inside run in the worker that is in force already, or else in a child of this block.
 
-    With `verbose` the child writes to standard error, else to a log in the home.
+    Args:
+        home: where the child's log goes.
+        devices: how many the child takes.
+        verbose: the child writes to standard error instead.
     """
     found = _worker.get()
     if found is not None:
@@ -266,7 +269,7 @@ def working(home: Path, *, verbose: bool = False) -> Iterator[Worker]:
     def slot(report: Report) -> AbstractContextManager[dict[str, str]]:
         from tasks.slots import device_slot  # imports Prefect
 
-        return device_slot(report=report)
+        return device_slot(devices, report=report)
 
     with ChildWorker(None if verbose else home / "logs", slot=slot) as worker, use_worker(worker):
         yield worker

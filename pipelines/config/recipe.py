@@ -96,3 +96,18 @@ class Recipe(Section):
                     f"`sampling: balanced` and `{phase}.class_weights: balanced` both make up for rare classes; choose one"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Self:
+        devices = self.resources.devices
+        if self.batch_size % devices:
+            raise ValueError(
+                f"`batch_size` must be a multiple of `resources.devices` ({devices}), which share each batch out;"
+                f" received {self.batch_size}"
+            )
+        if devices > 1 and self.augment.where == "model":
+            raise ValueError(
+                "`augment.where: model` can't be had with several `resources.devices`, which would all draw the same;"
+                " use `augment.where: dataset`"
+            )
+        return self

@@ -33,6 +33,9 @@ class ResourcesConfig(Section):
         description="of the layers' arithmetic in training; weights and exports are float32. auto: mixed_float16 where every"
         " GPU has units for it (compute capability 7 or more: TensorFlow's guide to mixed precision), else float32",
     )
+    devices: int = Field(
+        1, ge=1, le=64, description="GPUs of one host that a run trains on, each on its share of every batch (MirroredStrategy)"
+    )
 
 
 class PhaseConfig(Section):

@@ -91,6 +91,10 @@ class _Treated:
         super().__init__(**options)
         self._treatments = tuple(treatments)
 
+    def _all_reduce_sum_gradients(self, gradients_and_variables: Any) -> Any:
+        """Called by Keras on several devices; the step has added the gradients up already, so that they are clipped as one."""
+        return gradients_and_variables
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One variable's step; called by Keras, in graph mode too."""
         base: Any = super()

@@ -40,6 +40,7 @@ from pipelines.training.history import read_history
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.objective import balanced_class_weights
 from pipelines.training.precision import layers_in
+from pipelines.training.replicas import mirrored_on
 from pipelines.training.state import load_weights, save_trained
 from pipelines.training.trainer import Learner
 
@@ -64,12 +65,13 @@ def train_head(
         RunError: the loss diverged.
     """
     data = _phase_data(home, prepared, config, features, head, first_epoch=0)
-    model = _build(prepared, config)
-    set_trainable_head(model)
-    learner, best = build_learner(model, config, features, 0), BestWeights()
-    run = PhaseRun(learner, model, data, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
-    run.run()
-    return save_trained(home, "head", model, best=run.best, epochs=run.rows)
+    with mirrored_on(config.devices):
+        model = _build(prepared, config)
+        set_trainable_head(model)
+        learner, best = build_learner(model, config, features, 0), BestWeights()
+        run = PhaseRun(learner, model, data, name="head", settings=head, best=best, checkpoints=checkpoints, report=report)
+        run.run()
+        return save_trained(home, "head", model, best=run.best, epochs=run.rows)
 
 
 def fine_tune(
@@ -93,29 +95,30 @@ def fine_tune(
         WeightsUnavailableError: weights to begin with can't be had.
         RunError: the loss diverged.
     """
-    model = _build(prepared, config, weights_follow=head_model is not None)
-    best, earlier_epochs = BestWeights(), []
-    if head_model is not None:
-        load_weights(home, head_model, model)
-        earlier_epochs = read_history(home, head_model)
-        best = BestWeights(
-            phase=head_model.phase,
-            epoch=head_model.epoch,
-            val_accuracy=head_model.val_accuracy,
-            val_loss=head_model.val_loss,
-            weights=model.get_weights(),
+    with mirrored_on(config.devices):
+        model = _build(prepared, config, weights_follow=head_model is not None)
+        best, earlier_epochs = BestWeights(), []
+        if head_model is not None:
+            load_weights(home, head_model, model)
+            earlier_epochs = read_history(home, head_model)
+            best = BestWeights(
+                phase=head_model.phase,
+                epoch=head_model.epoch,
+                val_accuracy=head_model.val_accuracy,
+                val_loss=head_model.val_loss,
+                weights=model.get_weights(),
+            )
+        if not fine_tune.epochs:
+            return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
+        set_trainable_top(model, layers=fine_tune.layers)
+        first_epoch = len(earlier_epochs)
+        data = _phase_data(home, prepared, config, activations, fine_tune, first_epoch=first_epoch)
+        learner = build_learner(model, config, activations, first_epoch)
+        run = PhaseRun(
+            learner, model, data, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
         )
-    if not fine_tune.epochs:
-        return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
-    set_trainable_top(model, layers=fine_tune.layers)
-    first_epoch = len(earlier_epochs)
-    data = _phase_data(home, prepared, config, activations, fine_tune, first_epoch=first_epoch)
-    learner = build_learner(model, config, activations, first_epoch)
-    run = PhaseRun(
-        learner, model, data, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
-    )
-    run.run()
-    return save_trained(home, "fine_tune", model, best=run.best, epochs=[*earlier_epochs, *run.rows])
+        run.run()
+        return save_trained(home, "fine_tune", model, best=run.best, epochs=[*earlier_epochs, *run.rows])
 
 
 def _build(prepared: PreparedImages, config: TrainingConfig, *, weights_follow: bool = False) -> Any:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipelines.config import PhaseConfig
 from pipelines.training.objective import cross_entropy, hits
 from pipelines.training.optimizers import build_optimizer
+from pipelines.training.replicas import share_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Learner:
 class Trainer:
     """Trains a model that gives logits, on the cross-entropy.
 
-    Compiled for the layers that are trainable when it is made.
+    Compiled for the layers that are trainable when it is made, and for the devices of the `mirrored_on` around it.
 
     Args:
         learner: what is trained.
@@ -70,16 +71,20 @@ class Trainer:
         self.optimizer = build_optimizer(learner.suffix, settings)
         self._averages = settings.ema > 0
         self._loss_options: dict[str, Any] = {"label_smoothing": settings.label_smoothing, "class_weights": class_weights}
-        self._loss, self._accuracy = keras.metrics.Mean(), keras.metrics.Mean()
+        # Sums over the epoch so far: losses, images that were right, images. Not Keras's metrics, which keep a sum per device.
+        self._sums = [_counter("float32") for _ in range(3)]
         # Not the optimizer's own count, which leaves out the steps that overflow in float16.
-        self._steps_done = keras.Variable(0, dtype="int64", trainable=False)
-        self._step = tf.function(self._train_step, input_signature=element_spec, jit_compile=False)
+        self._steps_done = _counter("int64")
+        self._strategy = tf.distribute.get_strategy()
+        self._devices = self._strategy.num_replicas_in_sync
+        step = self._train_step if self._devices == 1 else self._mirrored_step
+        self._step = tf.function(step, input_signature=element_spec, jit_compile=False)
         self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False)
 
     @property
     def steps_done(self) -> int:
         """How many batches have been trained on."""
-        return int(self._steps_done)
+        return int(_value(self._steps_done))
 
     @property
     def in_float16(self) -> bool:
@@ -89,7 +94,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        return float(self.optimizer.learning_rate)
+        return float(_value(self.optimizer.learning_rate))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -97,8 +102,8 @@ class Trainer:
 
     def start_epoch(self) -> None:
         """Forgets the running means of the epoch before."""
-        self._loss.reset_state()
-        self._accuracy.reset_state()
+        for total in self._sums:
+            total.assign(0.0)
 
     def step(self, images: Any, labels: Any) -> float:
         """One step of the optimizer; returns the batch's mean loss in nats."""
@@ -106,7 +111,8 @@ class Trainer:
 
     def running_means(self) -> tuple[float, float]:
         """Mean loss and accuracy over the images of this epoch so far, each as it was seen before its step."""
-        return float(self._loss.result()), float(self._accuracy.result())
+        losses, right, images = map(_value, self._sums)
+        return float(losses / images), float(right / images)
 
     def validate(self, batches: Any, after_batch: Callable[[], None]) -> tuple[float, float]:
         """Mean loss and accuracy over a dataset of (images, labels int64 [B]); changes no state."""
@@ -122,7 +128,7 @@ class Trainer:
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """In this block the model has the moving averages for its weights, where the phase keeps them; else its own."""
-        if not self._averages or not int(self.optimizer.iterations):  # until its first step they are 0
+        if not self._averages or not int(_value(self.optimizer.iterations)):  # until its first step they are 0
             yield
             return
         variables = self._learner.suffix.trainable_variables
@@ -155,24 +161,44 @@ class Trainer:
             *self._learner.suffix.variables,
             *(layers.variables if layers is not None else ()),
             *self.optimizer.variables,
-            *self._loss.variables,
-            *self._accuracy.variables,
+            *self._sums,
             self._steps_done,
         ]
 
+    def _mirrored_step(self, images: Any, labels: Any) -> Any:
+        """The step on several devices; the batch's mean loss, as on one."""
+        losses = self._strategy.run(lambda: self._train_step(share_of(images), share_of(labels)))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+
     def _train_step(self, images: Any, labels: Any) -> Any:
+        """The step on one device with its images; returns its part of the batch's mean loss."""
         with tf.GradientTape() as tape:
             logits = self._learner(images, training=True)
             losses = cross_entropy(logits, labels, **self._loss_options)
-            loss = tf.reduce_mean(losses)
+            loss = tf.reduce_mean(losses) / self._devices
             scaled = self.optimizer.scale_loss(loss)
         weights = self._learner.suffix.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, weights), weights)
-        self._loss.update_state(losses)
-        self._accuracy.update_state(tf.cast(hits(logits, labels), tf.float32))
+        gradients = tape.gradient(scaled, weights)
+        right = tf.cast(hits(logits, labels), tf.float32)
+        sums = [tf.reduce_sum(losses), tf.reduce_sum(right), tf.cast(tf.size(right), tf.float32)]
+        if self._devices > 1:  # here, and not in Keras's optimizer, which would clip each device's part
+            gradients, sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
+        self.optimizer.apply(gradients, weights)
+        for total, of_batch in zip(self._sums, sums, strict=True):
+            total.assign_add(of_batch)
         self._steps_done.assign_add(1)
         return loss
 
     def _validation_step(self, images: Any, labels: Any) -> tuple[Any, Any]:
         logits = self._learner(images, training=False)
         return cross_entropy(logits, labels), hits(logits, labels)
+
+
+def _counter(dtype: str) -> keras.Variable:
+    """A variable that all devices change by the same amount."""
+    return keras.Variable(0, dtype=dtype, trainable=False, aggregation="only_first_replica")
+
+
+def _value(variable: Any) -> NDArray[Any]:
+    """What is in a variable, on one device or several."""
+    return np.array(variable)

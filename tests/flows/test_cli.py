@@ -59,6 +59,10 @@ def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
             ["train", "{photos}", "--set", "model.backbone=Xception", "--set", "image_size=64"],
             "at least 71 for Xception; received 64",
         ),
+        (
+            ["train", "{photos}", "--set", "batch_size=64", "--set", "resources.devices=64"],
+            r"`resources.devices` must be at most what this host has \(.*\); received 64",
+        ),
         (["train", "{photos}", "--set", "name=2024-02-30"], "not YAML"),
         (["check", "{photos}", "--out", "{photos}/report"], "`--out` must lie outside of SOURCE"),
         (["demo", "--home", "{tmp}/file"], "`--home` must be a folder"),

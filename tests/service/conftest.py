@@ -22,17 +22,19 @@ def database() -> Iterator[str | None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, database: str | None) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server"), database)
-    running.start()
-    # A slot whose holder is killed with -9 at once: by the time that test_slots.py looks, its lease has run out.
-    running.run("global-concurrency-limit", "create", "cpu-doomed", "--limit", 1)
-    with hold_slot(running, "doomed", tmp_path_factory.mktemp("doomed")) as holder:
-        holder.kill()
-    yield running
-    running.stop()
+    try:
+        running.start()
+        # A slot whose holder is killed with -9 at once: by the time that test_slots.py looks, its lease has run out.
+        running.run("global-concurrency-limit", "create", "cpu-doomed", "--limit", 1)
+        with hold_slot(running, "doomed", tmp_path_factory.mktemp("doomed")) as holder:
+            holder.kill()
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture
-def configured(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def configured(server: Server) -> Iterator[Server]:
     """The server, configured in this process too."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
