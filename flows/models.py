@@ -182,3 +182,7 @@ def _print_history(moves: list[Move], console: Console) -> None:
         say(console, "champions, the last one first:")
     for move in reversed(moves):
         say(console, f"  {_describe_move(move)}")
+
+
+def _local_time(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
