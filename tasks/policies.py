@@ -7,6 +7,7 @@ only while the artifacts it names are whole.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -33,6 +34,7 @@ from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
 from pipelines.store.shards import damaged_shards
 from pipelines.training.checkpoint import Checkpoints
+from tasks.artifacts import show_stage
 from tasks.progress import current_listener
 from tasks.worker import WorkerLostError, rest_worker
 
@@ -94,15 +96,25 @@ def stage_key(stage: str, inputs: Mapping[str, Any]) -> str:
 
 
 def stage_task(stage: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Makes a function the Prefect task of a stage: kept by its key, and tried once more where its process was lost."""
-    return task(
-        name=stage,
-        task_run_name=stage,
-        cache_policy=StagePolicy(stage=stage),
-        result_serializer=DescriptorSerializer(),
-        retries=1,
-        retry_condition_fn=_was_lost,
-    )
+    """Makes a function the Prefect task of a stage: kept by its key, shown, and tried once more where its process was lost."""
+
+    def make(function: Callable[P, R]) -> Task[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            made = function(*args, **kwargs)
+            show_stage(_home.get(), stage, made)
+            return made
+
+        return task(
+            name=stage,
+            task_run_name=stage,
+            cache_policy=StagePolicy(stage=stage),
+            result_serializer=DescriptorSerializer(),
+            retries=1,
+            retry_condition_fn=_was_lost,
+        )(run)
+
+    return make
 
 
 def _was_lost(stage_task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool:

@@ -298,4 +298,7 @@ def run_stage(stage: str, **arguments: Any) -> Any:
 
     Raises: what the stage raises, and WorkerLostError.
     """
-    return current_worker().run(stage, arguments, report=reporter(stage))
+    from tasks.artifacts import progress_shown  # imports Prefect
+
+    with progress_shown(stage, reporter(stage)) as report:
+        return current_worker().run(stage, arguments, report=report)
