@@ -1,7 +1,7 @@
 """What a run costs around its stages: a cached run with and without a running Prefect server, and the child process.
 
 Interleaved, medians of five. `seconds_cached_without_server`: all stages are cache hits, and the command starts a server of its
-own; `seconds_cached_with_server`: the same on a server that runs. `seconds_child` and `seconds_in_process`: training on a few new
+own; `seconds_cached_with_server`: the same on a server that runs. `seconds_child` and `seconds_in_process`: training on a few
 images, with the heavy stages in the child process and in the command's own; `child_overhead` is the difference.
 
     python -m benchmarks.service --json benchmarks/results/service.json
