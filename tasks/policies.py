@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from filelock import FileLock, Timeout
 from prefect import Task, task
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.logging import get_logger
 from prefect.serializers import Serializer
 from prefect.transactions import IsolationLevel
 from pydantic import BaseModel, Field
@@ -35,8 +35,9 @@ from pipelines.store.artifacts import is_intact
 from pipelines.store.shards import damaged_shards
 from pipelines.training.checkpoint import Checkpoints
 from tasks.artifacts import show_stage
+from tasks.locks import FileLocks
 from tasks.progress import current_listener
-from tasks.worker import WorkerLostError, rest_worker
+from tasks.worker import WorkerLostError
 
 # Bumped whenever a stage would make something else of the same inputs; tests/stage_versions.json guards it.
 STAGE_VERSIONS: Mapping[str, int] = {
@@ -48,8 +49,6 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "evaluate": 1,
     "export": 2,
 }
-
-_QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
 
 _home: ContextVar[Path] = ContextVar("home")
 
@@ -121,8 +120,9 @@ def _was_lost(stage_task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool
     error = state.result(raise_on_failure=False)
     if not isinstance(error, WorkerLostError):
         return False
-    again = Progress(0, 1, "stages", f"{one_line(error)}; if this was the first time, it is tried again", milestone=True)
-    current_listener().progressed(stage_task.name, again)
+    line = f"{one_line(error)}; if this was the first time, it is tried again"
+    current_listener().progressed(stage_task.name, Progress(0, 1, "stages", line, milestone=True))
+    get_logger("imagemill").warning(line)  # the task has ended, and its log with it
     return True
 
 
@@ -230,87 +230,6 @@ def is_whole(home: Path, descriptor: Descriptor) -> bool:
     if isinstance(descriptor, StoredActivations):
         stores.extend(descriptor.views)
     return not any(damaged_shards(home / store.store, store.shards) for store in stores)
-
-
-class FileLocks:
-    """Prefect's `LockManager` on the file locks of the operating system: a killed process lets go of them by itself.
-
-    Prefect's own `FileSystemLockManager` keeps a file that says "locked" and hangs forever after a kill -9.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._held: dict[str, tuple[str, FileLock]] = {}
-
-    def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Prefect copies policies; the copy must know the locks that are held."""
-        return self
-
-    def acquire_lock(
-        self,
-        key: str,
-        holder: str,
-        acquire_timeout: float | None = None,
-        hold_timeout: float | None = None,  # noqa: ARG002 (a lock is held until it is released, or its process ends)
-    ) -> bool:
-        """Takes the lock of a key, waiting up to `acquire_timeout` seconds (None: without end); True if it is held now."""
-        if self.is_lock_holder(key, holder):
-            return True
-        lock = self._lock(key)
-        try:
-            lock.acquire(timeout=_QUIET_WAIT_SECONDS if acquire_timeout is None else acquire_timeout)
-        except Timeout:
-            if acquire_timeout is not None:
-                return False
-            stage = key.rpartition("-")[0]
-            waits = Progress(0, 1, "stages", "waits for another run that is doing the same work", milestone=True)
-            current_listener().progressed(stage, waits)
-            rest_worker()  # who waits keeps nothing that the other may wait for
-            lock.acquire()
-        self._held[key] = (holder, lock)
-        return True
-
-    async def aacquire_lock(
-        self, key: str, holder: str, acquire_timeout: float | None = None, hold_timeout: float | None = None
-    ) -> bool:
-        """As `acquire_lock`; flows and tasks here are synchronous, so that nothing else waits for this."""
-        return self.acquire_lock(key, holder, acquire_timeout, hold_timeout)
-
-    def release_lock(self, key: str, holder: str) -> None:
-        """Lets go of a lock.
-
-        Raises:
-            ValueError: it is not held by `holder`.
-        """
-        if not self.is_lock_holder(key, holder):
-            raise ValueError(f"{holder} does not hold the lock of {key}")
-        _, lock = self._held.pop(key)
-        lock.release()
-
-    def is_locked(self, key: str) -> bool:
-        """Whether anybody holds the lock."""
-        return key in self._held or not self.wait_for_lock(key, timeout=0)
-
-    def is_lock_holder(self, key: str, holder: str) -> bool:
-        """Whether `holder`, of this process, holds the lock."""
-        return key in self._held and self._held[key][0] == holder
-
-    def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
-        """Waits until nobody holds the lock; False if it took longer than `timeout` seconds."""
-        lock = self._lock(key)
-        try:
-            with lock.acquire(timeout=-1 if timeout is None else timeout):
-                return True
-        except Timeout:
-            return False
-
-    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
-        """As `wait_for_lock`."""
-        return self.wait_for_lock(key, timeout)
-
-    def _lock(self, key: str) -> FileLock:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._folder / f"{key}.lock")
 
 
 def _key_part(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -42,7 +42,20 @@ class Silent:
         """Ignored."""
 
 
-_listener: ContextVar[Listener] = ContextVar("listener", default=Silent())  # noqa: B039 (it holds no state)
+class Logged(Silent):
+    """Writes milestones to the log of the flow run: what a deployment, where nobody looks on, says of itself."""
+
+    def progressed(self, stage: str, progress: Progress) -> None:
+        """Logged where it is a milestone."""
+        if progress.milestone:
+            from prefect.exceptions import MissingContextError
+            from prefect.logging import get_run_logger
+
+            with suppress(MissingContextError):
+                get_run_logger().info("%s: %s", stage, progress.detail)
+
+
+_listener: ContextVar[Listener] = ContextVar("listener", default=Logged())  # noqa: B039 (it holds no state)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import grimp
 
 from pipelines.sources.examine import EXAMINE_VERSION
 from tasks.policies import STAGE_VERSIONS
+from tasks.worker import STAGES
 
 LOCK = Path(__file__).with_name("stage_versions.json")
 # Where code runs, how it is told and what it says of itself on the way changes no result.
@@ -24,9 +25,8 @@ WITHOUT_INFLUENCE = {
     "pipelines.progress",
     "pipelines.errors",
     "pipelines.training.checkpoint",
-    "tasks.progress",
-    "tasks.policies",
 }
+_IN_THE_FLOW = {"ingest": "pipelines.sources.ingest:ingest"}  # stages that need no child process
 
 
 def current() -> dict[str, dict[str, object]]:
@@ -38,8 +38,9 @@ def current() -> dict[str, dict[str, object]]:
 
 
 def stage_modules(graph: grimp.ImportGraph, stage: str) -> set[str]:
-    """The modules that a stage's task imports, directly or not, at the top of a file or inside a function."""
-    modules = graph.find_upstream_modules(f"tasks.{stage}") - WITHOUT_INFLUENCE
+    """A stage's task, and what its function imports, directly or not, at the top of a file or inside a function."""
+    module = {**STAGES, **_IN_THE_FLOW}[stage].partition(":")[0]
+    modules = {f"tasks.{stage}", module, *graph.find_upstream_modules(module)} - WITHOUT_INFLUENCE
     # Run as a script, so imported by nobody.
     return modules | {"pipelines.export.parity_probe"} if "pipelines.export.parity" in modules else modules
 

@@ -120,7 +120,7 @@ def test_the_kubernetes_job_is_what_a_cluster_takes() -> None:
 def test_a_recipe_is_one_and_claims_only_what_was_measured(path: Path) -> None:
     load_recipe(path, [])
     heading = "\n".join(line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
-    assert "Command:   imagemill train" in heading
+    assert re.search("Command:   imagemill (re)?train", heading)
     assert str(path.relative_to(REPOSITORY)) in heading
     assert "Hardware:" in heading
     expected = heading.split("Expected:")[1].strip()

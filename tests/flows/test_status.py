@@ -19,9 +19,10 @@ def test_a_home_tells_of_training_under_way_of_failed_runs_and_of_taken_devices(
     assert said[0] == f"home: {tmp_path}"
     assert said[1:3] == ["training under way, or interrupted:", said[2]]
     assert said[2].startswith("  fine_tune: last saved 20")
-    assert said[3] == "failed last:"
-    assert said[4].endswith(f": {tmp_path / 'logs' / '20261122-101112-7.log'}")
-    assert said[5].startswith("devices of this host: 1 of ")
+    assert said[3] == "champions: none"
+    assert said[4] == "failed last:"
+    assert said[5].endswith(f": {tmp_path / 'logs' / '20261122-101112-7.log'}")
+    assert said[6].startswith("devices of this host: 1 of ")
 
 
 def test_an_empty_home_has_nothing_to_tell(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from pipelines.errors import RunError
 from pipelines.progress import Progress
 from pipelines.slices import ingest_slice, training_slice
 from pipelines.store.artifacts import artifact_path, publish, scratch_folder
-from tasks import policies
+from tasks import locks as locks_module
+from tasks.locks import FileLocks
 from tasks.policies import (
     DescriptorSerializer,
-    FileLocks,
     Place,
     check_recorded,
     checkpoints_of,
@@ -141,7 +141,7 @@ def test_a_lock_is_held_by_one_and_can_be_taken_again_by_its_holder(tmp_path: Pa
 
 def test_a_killed_process_lets_go_of_its_locks(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from tasks.policies import FileLocks\n"
+        "import sys, pathlib; from tasks.locks import FileLocks\n"
         "locks = FileLocks(pathlib.Path(sys.argv[1])); locks.acquire_lock('key', 'child')\n"
         "print('held', flush=True); sys.stdin.read()"
     )
@@ -157,7 +157,7 @@ def test_a_killed_process_lets_go_of_its_locks(tmp_path: Path) -> None:
 
 
 def test_waiting_for_another_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "_QUIET_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(locks_module, "_QUIET_WAIT_SECONDS", 0.01)
     mine, other = FileLocks(tmp_path), FileLocks(tmp_path)
     assert other.acquire_lock("head-1", "other")
     told: list[tuple[str, str]] = []
