@@ -29,7 +29,7 @@ from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
 from pipelines.sources.source import Source
 from tasks.progress import reporter
-from tasks.worker import working
+from tasks.worker import current_worker, working
 
 _QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
 
@@ -98,6 +98,7 @@ def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest:
         verdict = "was promoted" if known.promoted else "was not promoted"
         log.info("%s was trained on before with this recipe, and %s: %s", source, verdict, "; ".join(known.reasons))
         return {"state": "repeated", **known.model_dump(mode="json")}
+    current_worker().expect()  # new images, or a new recipe: there will be something to do
     champion = find_champion(recipe, home=home, dataset=dataset) if recipe.retrain.warm_start else None
     run = run_stages(source, recipe, home=home, out=challenger_folder(home, dataset), start=champion)
     promotion = run.promotion
