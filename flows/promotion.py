@@ -29,11 +29,13 @@ class Promotion:
         version: of the registered model; None where the registry could not be reached, and the run waits for it.
         promoted: whether it is champion; None where that was not decided now: it waits, or was judged before.
         reasons: of the gate.
+        settled: whether nothing is left to do: not where the registry did not answer, or has another champion by now.
     """
 
     version: int | None
     promoted: bool | None
     reasons: tuple[str, ...] = ()
+    settled: bool = True
 
 
 def register_and_judge(place: Place, results: RunResults, folder: Path, *, dataset: str) -> Promotion:
@@ -55,7 +57,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
     registration = register_task(registry, results, dataset)
     name, version = registration.candidate.name, registration.version
     if version is None:
-        return Promotion(None, None)
+        return Promotion(None, None, settled=False)
     if registration.settled:
         listener.noted(f"registered as version {version} of {name!r}, and judged, before")
         return Promotion(version, None)
@@ -66,7 +68,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
     promoted = promote_task(registry, registration, decision.model_dump(mode="json"))
     verdict = "is champion" if promoted else "is not promoted"
     listener.noted(f"version {version} of {name!r} {verdict}: {'; '.join(decision.reasons)}")
-    return Promotion(version, promoted, tuple(decision.reasons))
+    return Promotion(version, promoted, tuple(decision.reasons), settled=promoted == decision.promote)
 
 
 def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:

@@ -95,7 +95,7 @@ def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest:
     key = retraining_key(dataset, content, recipe)
     known = None if again else read_retraining(home, key)
     if known is not None:
-        verdict = "was promoted" if known.promoted else "was not promoted"
+        verdict = {True: "was promoted", False: "was not promoted", None: "was judged"}[known.promoted]
         log.info("%s was trained on before with this recipe, and %s: %s", source, verdict, "; ".join(known.reasons))
         return {"state": "repeated", **known.model_dump(mode="json")}
     current_worker().expect()  # new images, or a new recipe: there will be something to do
@@ -111,12 +111,13 @@ def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest:
         promoted=promotion.promoted,
         reasons=promotion.reasons,
     )
-    if promotion.version is None:
-        log.warning("the registry does not answer: the challenger waits for it, and the next retraining judges it")
+    if not promotion.settled:
+        log.warning("the registry does not answer, or has another champion by now: the next retraining goes on with it")
         return {"state": "waits", **made.model_dump(mode="json")}
     if digest_source(home, opened) == content:
         write_retraining(home, key, made)
     else:
         log.warning("%s changed during the run, which does not count as done for what it was", source)
-    log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
+    if made.promoted is not None:
+        log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
     return {"state": "done", **made.model_dump(mode="json")}

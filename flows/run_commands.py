@@ -74,7 +74,7 @@ def run_retrain(source: str, recipe: Recipe, *, home: Path, again: bool = False,
 
         outcome = retrain(source, recipe, str(home), again=again)
     if outcome["state"] == "repeated":
-        verdict = "was promoted" if outcome["promoted"] else "was not promoted"
+        verdict = {True: "was promoted", False: "was not promoted", None: "was judged"}[outcome["promoted"]]
         say(console, f"these images were trained on before with this recipe: version {outcome['version']} {verdict}")
         return
     _print_run(console, Path(outcome["challenger"]))

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -156,6 +156,9 @@ def _redirected_stderr(log: Path) -> Iterator[None]:
             os.dup2(file.fileno(), 2)
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        try:
+            with suppress(OSError):  # a full disk, of which there is more to tell than this
+                sys.stderr.flush()
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

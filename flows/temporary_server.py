@@ -88,7 +88,8 @@ def bring_template(environment: Mapping[str, str] = os.environ) -> bool:
         return False
     if not _template().is_file():
         return True
-    with TemporaryDirectory(dir=database.parent) as folder, suppress(FileExistsError):
+    # A file system without hard links is left to make its own.
+    with TemporaryDirectory(dir=database.parent) as folder, suppress(OSError):
         copyfile(_template(), Path(folder, "new.db"))
         database.hardlink_to(Path(folder, "new.db"))  # never over one that another command has put there meanwhile
     return False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from time import sleep
 
 from rich.console import Console
 
 from flows.console import display_stages, say
 from flows.surroundings import configure, start_prefect, stderr_to_log
-from pipelines.errors import ImagemillError
+from pipelines.errors import one_line
 
 _SAID = {
     "changed": "changed, and announced as dataset.changed",
@@ -26,7 +26,7 @@ def watch_source(
     """Looks at a source and prints what was found; with `every_seconds` again, until Ctrl-C.
 
     Raises:
-        ImagemillError: the first look failed; later failures are printed, and the next look is taken all the same.
+        Exception: the first look failed; later failures are printed, and the next look is taken all the same.
     """
     console = Console()
     configure(home, verbose=verbose)
@@ -40,10 +40,10 @@ def watch_source(
                 with display_stages(console):
                     found = watch(source, str(home), dataset, settle_seconds)
                 say(console, f"{source}: {_SAID[found['state']]} (content {found.get('digest', 'unknown')[:12]})")
-            except ImagemillError as error:
+            except Exception as error:
                 if not looks:
                     raise
-                say(console, str(error))
+                say(console, one_line(error))
             looks += 1
             if every_seconds is not None:
-                time.sleep(every_seconds)
+                sleep(every_seconds)

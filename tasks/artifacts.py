@@ -40,14 +40,14 @@ def progress_shown(stage: str, report: Report) -> Iterator[Report]:
     if not is_server_lasting():
         yield report
         return
-    made = _send(ProgressArtifact(progress=0.0, key=_key(stage, "progress")).acreate)
+    made = send(ProgressArtifact(progress=0.0, key=_key(stage, "progress")).acreate)
     moved = time.monotonic()
 
     def move(percent: float) -> None:
         nonlocal moved
-        moved = time.monotonic()
         if made is not None:
-            _send(partial(aupdate_progress_artifact, artifact_id=made.id, progress=percent))
+            send(partial(aupdate_progress_artifact, artifact_id=made.id, progress=percent))
+        moved = time.monotonic()  # after it: a server that hangs is not asked again at once
 
     def also(progress: Progress) -> None:
         report(progress)
@@ -63,7 +63,7 @@ def show_stage(home: Path, stage: str, made: Any) -> None:
     if is_server_lasting():
         for artifact in describe(made, home):
             artifact.key = _key(stage, artifact.key or "")
-            _send(artifact.acreate)
+            send(artifact.acreate)
 
 
 @singledispatch
@@ -128,7 +128,7 @@ def _key(stage: str, what: str) -> str:
     return "-".join(filter(None, [stage.replace("_", "-"), what]))
 
 
-def _send(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+def send(call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """What the server answers; None where it does not take the artifact."""
     from httpx import HTTPError
 

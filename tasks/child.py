@@ -77,13 +77,15 @@ def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[
 
 def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:
     """Hands on what comes in; when the parent has gone, makes sure that this process goes too."""
-    for line in source:
-        requests.put(json.loads(line))
-    left_alone.set()
-    requests.put(None)  # enough for an idle child
-    os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(SECONDS_TO_LEAVE)
-    os.killpg(0, signal.SIGKILL)
+    try:
+        for line in source:
+            requests.put(json.loads(line))  # the last one may be half a line
+    finally:
+        left_alone.set()
+        requests.put(None)  # enough for an idle child
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(SECONDS_TO_LEAVE)
+        os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:

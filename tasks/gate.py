@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pipelines.config import GateConfig
 from pipelines.gate.decide import Decision
+from tasks.artifacts import send
 from tasks.policies import Place
 from tasks.worker import run_stage
 
@@ -32,5 +32,5 @@ def gate_task(
         description=f"whether the new model of {dataset} was promoted",
     )
     # Not `create_markdown_artifact`, whose client is never closed in Prefect 3.8: a socket stays open for each artifact.
-    asyncio.run(artifact.acreate())
+    send(artifact.acreate)
     return decision

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.concurrency.context import ConcurrencyContext
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import MissingContextError, ObjectNotFound
+from prefect.exceptions import MissingContextError, ObjectNotFound, PrefectException
 from prefect.logging import get_run_logger
 
 from pipelines.errors import RunError
@@ -74,20 +76,34 @@ def _find_slots(limit: str, count: int) -> GlobalConcurrencyLimitResponse | None
     except ObjectNotFound:
         _run_log().info("the server has no slots `%s`: only runs of this host take turns; `imagemill setup` makes them", limit)
         return None
+    except HTTPError as error:
+        _run_log().warning("the server does not answer (%s): only runs of this host take turns", error)
+        return None
     if slots.active and slots.limit < count:
         raise RunError(f"the server has {slots.limit} slots `{limit}` for {count} devices; run `imagemill setup` on this host")
     return slots
 
 
-def _slots_on_server(limit: str, count: int) -> AbstractContextManager[None]:
+@contextmanager
+def _slots_on_server(limit: str, count: int) -> Iterator[None]:
     # No time limit: Prefect logs each one that is reached as an error.
-    return concurrency(
+    slots = concurrency(
         limit,
         occupy=count,
         lease_duration=_LEASE_SECONDS,
         strict=True,  # else a limit that is gone would only be warned of
         raise_on_lease_renewal_failure=False,  # a server that restarts would end hours of training; the lock is still held
     )
+    slots.__enter__()
+    if context := ConcurrencyContext.get():
+        context.cleanup_lease_ids.clear()  # else Prefect gives the slots back with the task that took them
+    try:
+        yield
+    finally:
+        try:
+            slots.__exit__(None, None, None)
+        except (HTTPError, PrefectException) as error:
+            _run_log().warning("slots of `%s` come back when their lease runs out: %s", limit, error)
 
 
 def _run_log() -> Any:

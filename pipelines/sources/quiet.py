@@ -49,8 +49,9 @@ def judge_look(
     """
     emitted = before.emitted if before else None
     if before is None or digest != before.digest or started < before.since:  # or the clock was set back
-        now = Watched(digest=digest, since=ended, emitted=emitted)
-        return now, "known" if digest == emitted else "settling"
+        # A content that comes back is announced again: who heard of it may have found another one meanwhile, and done nothing.
+        now = Watched(digest=digest, since=ended, emitted=emitted if before and digest == before.digest else None)
+        return now, "known" if digest == now.emitted else "settling"
     if digest == emitted:
         return before, "known"
     return before, "changed" if started - before.since >= settle_seconds else "settling"

@@ -181,7 +181,7 @@ def test_the_command_looks_once_or_until_it_is_stopped(
         raise KeyboardInterrupt
 
     pause = pauses()
-    monkeypatch.setattr("flows.watching.time.sleep", lambda _: next(pause))
+    monkeypatch.setattr("flows.watching.sleep", lambda _: next(pause))
     assert command(place.source, *options, "--every", 60, monkeypatch=monkeypatch) == 130
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 3
