@@ -12,19 +12,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import main
+from tests.command import run_command
 from tests.images import draw_photo, encode
 from tests.sources.folders import write_classes, write_photo
 
 COMMAND = str(Path(sys.executable).with_name("imagemill"))
-
-
-def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The command in this process."""
-    monkeypatch.setattr(sys, "argv", ["imagemill", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +101,7 @@ def test_a_wrong_request_is_one_line_status_2_and_nothing_written(
     write_classes(tmp_path / "few", {"a": 5, "b": 2})
     before = sorted(tmp_path.rglob("*"))
     filled = [argument.format(tmp=tmp_path, photos=photos) for argument in arguments]
-    assert run(*filled, monkeypatch=monkeypatch) == 2
+    assert run_command(*filled) == 2
     error = capfd.readouterr().err
     assert len(error.splitlines()) == 1, error
     assert error.startswith("imagemill: ")
@@ -120,8 +112,8 @@ def test_a_wrong_request_is_one_line_status_2_and_nothing_written(
 def test_verify_reaches_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     monkeypatch.setattr("flows.cli.run_train", lambda *_, verify, **__: seen.append(verify))
-    run("train", photos, monkeypatch=monkeypatch)
-    run("train", photos, "--verify", monkeypatch=monkeypatch)
+    run_command("train", photos)
+    run_command("train", photos, "--verify")
     assert seen == [False, True]
 
 
@@ -137,9 +129,7 @@ def test_without_arguments_the_help_is_shown_and_the_status_is_2() -> None:
     assert "Commands:" in done.stderr
 
 
-def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_check_reports_bad_files_duplicates_leaks_and_conflicts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "source"
     write_classes(source / "train", {"a": 6, "b": 6})
     write_classes(source / "test", {"a": 2, "b": 2})
@@ -155,7 +145,7 @@ def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
     (source / "train" / "b" / "text.jpg").write_text("not an image")
     (source / "train" / "b" / "phone.heic").write_text("of another kind")
     out = tmp_path / "out"
-    assert run("check", source, "--out", out, "--set", "max_bad_fraction=.2", monkeypatch=monkeypatch) == 0
+    assert run_command("check", source, "--out", out, "--set", "max_bad_fraction=.2") == 0
     report = json.loads((out / "check.json").read_text())
     assert report["files"] == 18
     assert [bad["path"] for bad in report["bad_files"]] == ["train/b/text.jpg"]
@@ -170,13 +160,11 @@ def test_check_reports_bad_files_duplicates_leaks_and_conflicts(
     assert len(pq.read_table(out / "index.parquet")) == 18
 
 
-def test_check_shows_ten_groups_and_counts_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_check_shows_ten_groups_and_counts_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = write_classes(tmp_path / "source", {"a": 12, "b": 12})
     for path in sorted((source / "a").iterdir()):
         shutil.copy(path, source / "b" / f"again-{path.name}")
-    assert run("check", source, monkeypatch=monkeypatch) == 0
+    assert run_command("check", source) == 0
     shown = capfd.readouterr().out
     heading = "12 groups of images are in more than one class: at least one of the labels is wrong:"
     lines = shown.splitlines()
@@ -186,11 +174,11 @@ def test_check_shows_ten_groups_and_counts_the_others(
 
 
 def test_check_still_reports_when_a_run_would_be_refused(
-    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(5):
         (photos / "cat" / f"bad{number}.jpg").write_bytes(b"\xff\xd8\xff")
-    assert run("check", photos, "--out", tmp_path / "out", monkeypatch=monkeypatch) == 2
+    assert run_command("check", photos, "--out", tmp_path / "out") == 2
     shown = capfd.readouterr()
     assert "5 of 29 files are bad, more than `max_bad_fraction` (0.05)" in shown.err
     assert "'cat/bad3.jpg': " in shown.out

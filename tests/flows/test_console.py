@@ -15,7 +15,7 @@ from flows.console import display_stages
 from pipelines.errors import quoted
 from pipelines.progress import Progress
 from tasks.progress import current_listener
-from tests.flows.test_cli import run
+from tests.command import run_command
 
 
 def test_a_finished_stage_shows_one_time_and_a_cached_one_says_so() -> None:
@@ -47,9 +47,7 @@ def test_a_name_is_escaped_once(name: str, shown: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such names")
-def test_check_shows_a_name_that_is_not_utf_8_escaped_once(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_check_shows_a_name_that_is_not_utf_8_escaped_once(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     os.rename(photos / "cat" / "000.jpg", os.fsencode(photos / "cat") + b"/bad\xff.jpg")  # noqa: PTH104 (`Path` takes no bytes)
-    assert run("check", photos, monkeypatch=monkeypatch) == 0
+    assert run_command("check", photos) == 0
     assert "  'cat/bad\\xff.jpg': unreadable: its name is not UTF-8" in capfd.readouterr().out

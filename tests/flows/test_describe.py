@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run_command
 from tests.flows.conftest import Runs
-from tests.flows.test_cli import run
 
 
 def test_a_recipe_is_described_layer_by_layer(
@@ -19,7 +19,7 @@ def test_a_recipe_is_described_layer_by_layer(
     recipe.write_text("model: {backbone: SmallCNN, blocks: {widths: [8, 12], depths: [1, 2]}}\n")
     monkeypatch.setenv("COLUMNS", "120")
     arguments = ("describe", recipe, "--set", "image_size=40", "--classes", "3", "--json", out)
-    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    assert run_command(*arguments) == 0
     shown, content = capfd.readouterr().out, json.loads(out.read_text())
     layers = {layer["name"]: layer for layer in content["layers"]}
     assert layers["SmallCNN/block2b_conv"] == {
@@ -39,18 +39,16 @@ def test_a_recipe_is_described_layer_by_layer(
     assert re.search(r"│ block2b_conv +│ Conv2D +│ 20x20x12 +│ +1,296 │ +518,400 │ +12 │ +2 │", shown)
 
 
-def test_a_backbone_is_described_by_its_name(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("describe", "SmallSeparableCNN", monkeypatch=monkeypatch) == 0
+def test_a_backbone_is_described_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command("describe", "SmallSeparableCNN") == 0
     shown = capfd.readouterr().out
     assert "SmallSeparableCNN, 32 px, 10 classes" in shown
     assert "55,594 parameters" in shown
 
 
 @pytest.mark.slow
-def test_the_model_of_a_run_is_described(
-    warm: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run("describe", warm[1], "--json", tmp_path / "model.json", monkeypatch=monkeypatch) == 0
+def test_the_model_of_a_run_is_described(warm: tuple[Runs, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command("describe", warm[1], "--json", tmp_path / "model.json") == 0
     content = json.loads((tmp_path / "model.json").read_text())
     assert content["layers"][-1] | {"name": ""} == {
         "name": "",

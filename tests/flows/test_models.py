@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.cli import main
 from pipelines.config import Recipe
 from pipelines.contracts import DESCRIPTORS, Registration
 from pipelines.registry.connection import Registry
 from pipelines.run_folder import RunResults
+from tests.command import run_command
 from tests.flows.conftest import Runs
 from tests.registry.conftest import Desk
 
@@ -37,20 +36,12 @@ def _without_a_server_of_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def run(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["imagemill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-    return int(caught.value.code or 0)
-
-
 def test_models_are_listed_in_short_and_one_by_one(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "--home", home) == 0
+    assert run_command("models", "--home", home) == 0
     shown = capfd.readouterr().out
     assert [cell.strip() for cell in shown.splitlines()[4].split("│")[1:-1]] == ["pets", "4", "3", "0.7500 on test", "4"]
     assert "curves and pictures: mlflow ui --backend-store-uri sqlite:////" in shown
-    assert run("models", "pets", "--home", home) == 0
+    assert run_command("models", "pets", "--home", home) == 0
     lines = capfd.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     assert [(row[0], row[1], row[2], row[3], row[5]) for row in rows[:2]] == [
@@ -62,11 +53,11 @@ def test_models_are_listed_in_short_and_one_by_one(home: Path, capfd: pytest.Cap
 
 
 def test_a_champion_is_made_and_unmade(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("promote", "pets", 4, "--reason", "a [bold] move", "--home", home) == 0
-    assert run("promote", "pets", 4, "--home", home) == 0
-    assert run("rollback", "pets", "--home", home) == 0
-    assert run("rollback", "pets", "--to", 1, "--home", home) == 0
-    assert run("rollback", "pets", "--to", 3, "--home", home) == 0
+    assert run_command("promote", "pets", 4, "--reason", "a [bold] move", "--home", home) == 0
+    assert run_command("promote", "pets", 4, "--home", home) == 0
+    assert run_command("rollback", "pets", "--home", home) == 0
+    assert run_command("rollback", "pets", "--to", 1, "--home", home) == 0
+    assert run_command("rollback", "pets", "--to", 3, "--home", home) == 0
     assert capfd.readouterr().out.splitlines() == [
         "version 4 of pets is champion now; it was version 3",
         "version 4 of pets is champion already",
@@ -74,7 +65,7 @@ def test_a_champion_is_made_and_unmade(home: Path, capfd: pytest.CaptureFixture[
         "version 1 of pets is champion now; it was version 3",
         "version 3 of pets is champion now; it was version 1",
     ]
-    assert run("models", "pets", "--home", home) == 0
+    assert run_command("models", "pets", "--home", home) == 0
     assert ": a [bold] move" in capfd.readouterr().out
 
 
@@ -103,16 +94,16 @@ def test_a_champion_is_made_and_unmade(home: Path, capfd: pytest.CaptureFixture[
 def test_what_is_not_there_is_said_in_one_line(
     home: Path, arguments: list[str], status: int, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*arguments, "--home", home) == status
+    assert run_command(*arguments, "--home", home) == status
     (line,) = capfd.readouterr().err.splitlines()
     assert message in line
 
 
 def test_a_home_without_a_registry_gets_none_by_looking(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "--home", tmp_path / "home") == 0
+    assert run_command("models", "--home", tmp_path / "home") == 0
     assert "no model was registered in" in capfd.readouterr().out
     for arguments in (["models", "pets"], ["promote", "pets", "1"], ["rollback", "pets"]):
-        assert run(*arguments, "--home", tmp_path / "home") == 2
+        assert run_command(*arguments, "--home", tmp_path / "home") == 2
         assert "no model was registered in" in capfd.readouterr().err
     assert not (tmp_path / "home" / "mlflow").exists()
 
@@ -126,9 +117,9 @@ def test_what_waits_is_said_and_delivered_when_asked_for(tmp_path: Path, capfd: 
     (tmp_path / "later").unlink()
     (tmp_path / "later").mkdir()
     at = ["--home", registry.home, "--registry", registry.uri]
-    assert run("models", *at) == 0
+    assert run_command("models", *at) == 0
     assert "1 runs and decisions wait for the registry: imagemill models --deliver" in capfd.readouterr().out
-    assert run("models", "--deliver", *at) == 0
+    assert run_command("models", "--deliver", *at) == 0
     shown = capfd.readouterr().out
     assert "1 waiting runs and decisions delivered" in shown
     assert "wait for the registry" not in shown
@@ -170,13 +161,13 @@ def test_a_real_run_is_registered_promoted_and_used_by_its_name(
     at = ["--home", registry.home]
     for name in ("models:/photos@champion", "models:/photos/1"):
         out = tmp_path / f"{len(name)}.parquet"
-        assert run("predict", name, runs.source, "--out", out, *at) == 0
+        assert run_command("predict", name, runs.source, "--out", out, *at) == 0
         received = {row["path"]: row["probability_cat"] for row in pq.read_table(out).to_pylist()}
         for row in pq.read_table(folder / "predictions.parquet").to_pylist():
             assert received[row["path"]] == pytest.approx(row["probability_cat"], abs=1e-5)
-    assert run("evaluate", "models:/photos@champion", runs.source, "--split", "test", *at) == 0
+    assert run_command("evaluate", "models:/photos@champion", runs.source, "--split", "test", *at) == 0
     assert f"accuracy {json.loads((folder / 'metrics.json').read_text())['accuracy']:.4f}" in capfd.readouterr().out
-    assert run("describe", "models:/photos@champion", *at) == 0
+    assert run_command("describe", "models:/photos@champion", *at) == 0
     assert "multiply-adds" in capfd.readouterr().out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.client_uri)
     from mlflow.keras import load_model

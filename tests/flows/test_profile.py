@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_cli import run
+from tests.command import run_command
 from tests.small import build_small
 
 
@@ -21,7 +21,7 @@ def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
     monkeypatch.chdir(working)
     monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
     settings = [part for value in ("model.weights=none", "image_size=32", "batch_size=8") for part in ("--set", value)]
-    assert run("profile", photos, *settings, "--json", working / "profile.json", monkeypatch=monkeypatch) == 0
+    assert run_command("profile", photos, *settings, "--json", working / "profile.json") == 0
     assert [path.name for path in working.iterdir()] == ["profile.json"]
     shown = capfd.readouterr().out
     content = json.loads((working / "profile.json").read_text())
@@ -38,14 +38,12 @@ def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
 
 
 def test_profile_names_no_verdict_for_a_source_that_can_not_be_read(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for path in photos.rglob("*.jpg"):
         path.write_text("no image")
     out = tmp_path / "profile.json"
-    assert (
-        run("profile", photos, "--set", "image_size=32", "--set", "batch_size=8", "--json", out, monkeypatch=monkeypatch) == 2
-    )
+    assert run_command("profile", photos, "--set", "image_size=32", "--set", "batch_size=8", "--json", out) == 2
     shown = capfd.readouterr()
     assert "has no readable image" in shown.err
     assert "bounds" not in shown.out

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import InputError
+from tests.command import run_command
 from tests.flows.conftest import Runs
-from tests.flows.test_cli import run
 from tests.sources.drawn_tfds import USED, DrawnAnimals, DrawnOneSplit, prepare
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
@@ -37,7 +37,7 @@ def test_a_table_of_the_files_of_a_known_folder_is_the_same_data(copied: Runs, s
 
 
 def test_a_table_s_splits_are_those_of_the_run_and_missing_files_are_named(
-    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    copied: Runs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     splits = (["train"] * 8 + ["val"] * 3 + ["test"] * 3) * 2
     (copied.source / "dog" / "zz.jpg").write_bytes(b"")
@@ -49,19 +49,17 @@ def test_a_table_s_splits_are_those_of_the_run_and_missing_files_are_named(
     counts = {split: sum(row["split"] == split for row in rows) for split in ("train", "validation", "test")}
     assert counts == {"train": 16, "validation": 6, "test": 6}
     out = tmp_path / "evaluated"
-    assert run("evaluate", folder, copied.source, "--out", out, monkeypatch=monkeypatch) == 0
+    assert run_command("evaluate", folder, copied.source, "--out", out) == 0
     assert "left out 'dog/zz.jpg': missing" in capfd.readouterr().out
     ours, theirs = (json.loads((place / "metrics.json").read_text()) for place in (out, folder))
     assert ours["confusion_matrix"] == theirs["confusion_matrix"]
-    assert run("check", copied.source, monkeypatch=monkeypatch) == 0
+    assert run_command("check", copied.source) == 0
     assert "29 files, 1 bad, 2 classes" in capfd.readouterr().out
     with pytest.raises(InputError, match="1 of 29 files are bad"):
         copied.run(max_bad_fraction=0.01)
 
 
-def test_a_tfds_data_set_is_written_out_once_trained_on_and_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tfds_data_set_is_written_out_once_trained_on_and_judged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data_dir = prepare(tmp_path / "data")
     runs = Runs(tmp_path)
     runs.text = "tfds:drawn_animals"
@@ -74,10 +72,10 @@ def test_a_tfds_data_set_is_written_out_once_trained_on_and_judged(
     (written,) = runs.home.glob("tfds/drawn_animals-*/written.json")
     before = written.stat().st_mtime_ns
     out = tmp_path / "evaluated"
-    assert run("evaluate", folder, runs.text, "--home", runs.home, "--out", out, monkeypatch=monkeypatch) == 0
+    assert run_command("evaluate", folder, runs.text, "--home", runs.home, "--out", out) == 0
     assert json.loads((out / "metrics.json").read_text())["confusion_matrix"] == metrics["confusion_matrix"]
     settings = ("--home", runs.home, "--set", f"tfds.data_dir={data_dir}", "--set", "tfds.download=false")
-    assert run("check", runs.text, *settings, monkeypatch=monkeypatch) == 0
+    assert run_command("check", runs.text, *settings) == 0
     assert "24 files, 0 bad, 2 classes" in capfd.readouterr().out
     assert written.stat().st_mtime_ns == before
 
@@ -97,7 +95,7 @@ def test_a_tfds_data_set_is_checked_before_the_flow_starts(
         ("tfds:one two", [], "must be tfds:NAME"),
     ):
         sets = [part for setting in settings for part in ("--set", setting)]
-        assert run("train", text, *sets, monkeypatch=monkeypatch) == 2
+        assert run_command("train", text, *sets) == 2
         error = capfd.readouterr().err
         assert message in error
         assert len(error.splitlines()) == 1, error

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from flows.cli import main
 from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.quiet import read_watched, watched_path
 from pipelines.sources.source import FolderSource
+from tests.command import run_command
 from tests.sources.folders import write_classes, write_photo
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
@@ -160,18 +160,11 @@ def test_a_request_that_makes_no_sense_is_refused(place: Place, source: str, hom
         watch(source if ":" in source else str(folder / source), str(folder / home))
 
 
-def command(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr("sys.argv", ["imagemill", "watch", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0)
-
-
 def test_the_command_looks_once_or_until_it_is_stopped(
     place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--home", place.home, "--name", place.name, "--settle", 0]
-    assert command(place.source, *options, monkeypatch=monkeypatch) == 0
+    assert run_command("watch", place.source, *options) == 0
     assert "changed, and not yet quiet for long enough" in capfd.readouterr().out
     away = place.source.with_name("away")
 
@@ -182,7 +175,7 @@ def test_the_command_looks_once_or_until_it_is_stopped(
 
     pause = pauses()
     monkeypatch.setattr("flows.watching.sleep", lambda _: next(pause))
-    assert command(place.source, *options, "--every", 60, monkeypatch=monkeypatch) == 130
+    assert run_command("watch", place.source, *options, "--every", 60) == 130
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 3
     assert "changed, and announced as dataset.changed" in lines[0]
@@ -190,11 +183,9 @@ def test_the_command_looks_once_or_until_it_is_stopped(
     assert "as it was announced" in lines[2]
 
 
-def test_the_command_refuses_what_can_not_be_watched(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert command("tfds:mnist", "--home", place.home, monkeypatch=monkeypatch) == 2
-    assert command(place.source / "nothing", "--home", place.home, monkeypatch=monkeypatch) == 2
+def test_the_command_refuses_what_can_not_be_watched(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command("watch", "tfds:mnist", "--home", place.home) == 2
+    assert run_command("watch", place.source / "nothing", "--home", place.home) == 2
     errors = capfd.readouterr().err.splitlines()
     assert errors[0].startswith("imagemill: `SOURCE` must be a folder or a table to be watched")
     assert "does not exist" in errors[1]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.service.commands import run_command
+from tests.command import run_command
 from tests.service.processes import REPOSITORY, Server, Worker, poll
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from uuid import UUID
 import pytest
 import yaml
 
+from tests.command import run_command
 from tests.processes import descendants, is_running
-from tests.service.commands import run_command
 from tests.service.processes import AUTH, Server, Worker, poll
 from tests.service.test_deployments import deploy
 from tests.sources.folders import write_classes, write_photo

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.service.commands import run_command
+from tests.command import run_command
 from tests.service.processes import AUTH, Server, poll
 from tests.tasks.test_devices import put_driver
 

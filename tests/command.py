@@ -1,4 +1,4 @@
-"""The command in this process, as a client of the server that is configured here."""
+"""The command in this process: with the settings and the environment of the test."""
 
 from __future__ import annotations
 
