@@ -7,7 +7,6 @@ running (docs/decisions/0021-the-temporary-server.md).
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import socket
 import sqlite3
@@ -20,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
+
+from tasks.spawn import python_command
 
 _SECONDS_TO_LEAVE = 5.0
 
@@ -35,8 +36,7 @@ class TemporaryServer:
         # It listens from here on: whoever connects waits until the server has come up, or is told that it has not.
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-            code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from flows.temporary_server import serve; serve()"
-            command = [sys.executable, "-c", code, json.dumps(sys.path), str(listening.fileno())]
+            command = python_command("flows.temporary_server", "serve", str(listening.fileno()))
             # A session of its own, so that Ctrl-C does not reach it before the flow has told it of the end.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=2, pass_fds=[listening.fileno()], start_new_session=True

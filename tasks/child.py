@@ -26,6 +26,7 @@ from pydantic_core import to_jsonable_python
 
 from pipelines.allocator import keep_freed_memory
 from pipelines.progress import Progress
+from tasks.carried_errors import describe_error
 
 SECONDS_TO_LEAVE = 20.0  # between two steps of training there are at most a few
 
@@ -38,19 +39,6 @@ def read_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -
     """
     hints = get_type_hints(function)
     return {name: TypeAdapter(hints[name]).validate_python(value) for name, value in arguments.items()}
-
-
-def describe_error(error: Exception) -> dict[str, Any]:
-    """An exception as JSON, from which `tasks.worker` makes the same again where it is one of ours or the system's."""
-    described: dict[str, Any] = {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "notes": list(getattr(error, "__notes__", [])),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    if isinstance(error, OSError):
-        described |= {"errno": error.errno, "strerror": error.strerror, "filename": error.filename}
-    return described
 
 
 def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[[dict[str, Any]], None]) -> None:

@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -21,11 +20,12 @@ from typing import IO, Any, Protocol, Self
 
 from pydantic_core import to_jsonable_python
 
-from pipelines import errors
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
+from tasks.carried_errors import make_error
 from tasks.child import SECONDS_TO_LEAVE
 from tasks.progress import reporter
+from tasks.spawn import python_command
 
 # The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations; what it returns is
 # a pydantic model, or JSON's.
@@ -45,10 +45,6 @@ _KILLED_BY_THE_SYSTEM = -signal.SIGKILL
 
 class WorkerLostError(RunError):
     """The child process ended in the middle of a stage: the stage may be tried again, and goes on from its checkpoint."""
-
-
-class ChildTraceback(Exception):  # noqa: N818 (it is never raised)
-    """Where in the child an error came from, to be printed with it."""
 
 
 class Worker(Protocol):
@@ -161,9 +157,7 @@ class ChildWorker:
             self._logs.mkdir(parents=True, exist_ok=True)
             self._log = tempfile.NamedTemporaryFile(dir=self._logs, prefix="worker-", suffix=".log", delete=False)  # noqa: SIM115
         pipe = subprocess.PIPE
-        # Modules are found where this process finds them.
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tasks.child import main; main()"
-        command = [sys.executable, "-c", code, json.dumps(sys.path)]
+        command = python_command("tasks.child", "main")
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, start_new_session=True)
 
     def _await(self, stage: str, report: Report) -> Any:
@@ -220,23 +214,6 @@ class ChildWorker:
             if not keep_log:
                 Path(self._log.name).unlink(missing_ok=True)
         self._process, self._log, self._busy = None, None, False
-
-
-def make_error(described: Mapping[str, Any]) -> Exception:
-    """The exception that `tasks.child.describe_error` described."""
-    kind, message = described["kind"], described["message"]
-    own = getattr(errors, kind, None)
-    error: Exception
-    if isinstance(own, type) and issubclass(own, errors.ImagemillError):
-        error = own(message)
-    elif described.get("errno") is not None:
-        error = OSError(described["errno"], described["strerror"], described["filename"])
-    else:
-        error = RuntimeError(f"{kind}: {message}")
-    for note in described["notes"]:
-        error.add_note(note)
-    error.__cause__ = ChildTraceback(described["traceback"])
-    return error
 
 
 _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)
