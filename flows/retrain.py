@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
@@ -28,10 +28,9 @@ from pipelines.config import Recipe
 from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
 from pipelines.sources.source import Source
+from tasks.locks import acquire_telling
 from tasks.progress import reporter
 from tasks.worker import current_worker, working
-
-_QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
 
 
 def _run_name() -> str:
@@ -73,11 +72,7 @@ def retrain(
     dataset = dataset_name(opened, recipe)
     lock = FileLock(lock_path(place, dataset))
     lock_path(place, dataset).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire(timeout=_QUIET_WAIT_SECONDS)
-    except Timeout:
-        get_run_logger().info("waits for another retraining of %s", dataset)
-        lock.acquire()
+    acquire_telling(lock, lambda: get_run_logger().info("waits for another retraining of %s", dataset))
     try:
         with working(place, devices=recipe.resources.devices):  # one child for the training and the gate
             return _retrain(source, opened, recipe, home=place, digest=digest, again=again)

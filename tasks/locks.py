@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,15 @@ from tasks.progress import current_listener
 from tasks.worker import rest_worker
 
 _QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
+
+
+def acquire_telling(lock: FileLock, tell: Callable[[], None]) -> None:
+    """Takes a lock, however long that takes; where it is not had soon, `tell` is called before the wait goes on."""
+    try:
+        lock.acquire(timeout=_QUIET_WAIT_SECONDS)
+    except Timeout:
+        tell()
+        lock.acquire()
 
 
 class FileLocks:
@@ -39,16 +49,19 @@ class FileLocks:
         if self.is_lock_holder(key, holder):
             return True
         lock = self._lock(key)
-        try:
-            lock.acquire(timeout=_QUIET_WAIT_SECONDS if acquire_timeout is None else acquire_timeout)
-        except Timeout:
-            if acquire_timeout is not None:
-                return False
-            stage = key.rpartition("-")[0]
+
+        def tell() -> None:
             waits = Progress(0, 1, "stages", "waits for another run that is doing the same work", milestone=True)
-            current_listener().progressed(stage, waits)
+            current_listener().progressed(key.rpartition("-")[0], waits)
             rest_worker()  # who waits keeps nothing that the other may wait for
-            lock.acquire()
+
+        if acquire_timeout is None:
+            acquire_telling(lock, tell)
+        else:
+            try:
+                lock.acquire(timeout=acquire_timeout)
+            except Timeout:
+                return False
         self._held[key] = (holder, lock)
         return True
 
