@@ -27,7 +27,7 @@ from flows.request import (
     make_default_run_folder,
 )
 from pipelines.config import Recipe
-from pipelines.contracts import ImageIndex
+from pipelines.contracts import ImageIndex, PreparedImages, TrainedModel
 from pipelines.recipes import suit_recipe
 from pipelines.registry.connection import import_ahead
 from pipelines.run_folder import INDEX, RunResults, write_run_folder
@@ -136,27 +136,8 @@ def run_stages(
         index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
         recipe = complete_recipe(_suit_to_images(recipe, index, home=place.home), dataset=dataset)
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
-        training, model = training_slice(recipe), recipe.model
-        embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
-        if recipe.registry.enabled and stages.made_anything:
-            import_ahead()
-        settings, head = recipe.fine_tune, None
-        if start is not None and settings.epochs:
-            head = warm_start_task(place, prepared=prepared, champion=start, config=training, settings=settings)
-        started_from = start if head is not None else None
-        if started_from is not None:
-            settings = settings.model_copy(update={"epochs": recipe.retrain.epochs})
-        elif recipe.head.epochs:
-            head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
-        trained = stages.run(
-            fine_tune_task,
-            prepared=prepared,
-            head_model=head,
-            activations=embedded.activations,
-            config=training,
-            settings=settings,
-        )
-        judged = {"prepared": prepared, "trained": trained, "model": model, "split": index.evaluation_split}
+        trained, started_from = _train(stages, place, prepared, recipe, start=start)
+        judged = {"prepared": prepared, "trained": trained, "model": recipe.model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)
         timings = stages.timings(started, index)
@@ -167,6 +148,30 @@ def run_stages(
         promotion = register_and_judge(place, results, folder, dataset=dataset) if recipe.registry.enabled else None
     discard_stale_checkpoints(place.home)
     return TrainedRun(folder, promotion)
+
+
+def _train(
+    stages: Stages, place: Place, prepared: PreparedImages, recipe: Recipe, *, start: Path | None
+) -> tuple[TrainedModel, Path | None]:
+    """Embeds the images and runs both phases.
+
+    Returns:
+        The model, and the run folder that it began with the weights of: `start`, or None where these do not fit.
+    """
+    training, settings = training_slice(recipe), recipe.fine_tune
+    embedded = stages.run(embed_task, prepared=prepared, config=embed_slice(recipe))
+    if recipe.registry.enabled and stages.made_anything:
+        import_ahead()
+    head = None
+    if start is not None and settings.epochs:
+        head = warm_start_task(place, prepared=prepared, champion=start, config=training, settings=settings)
+    started_from = start if head is not None else None
+    if started_from is not None:
+        settings = settings.model_copy(update={"epochs": recipe.retrain.epochs})
+    elif recipe.head.epochs:
+        head = stages.run(head_task, prepared=prepared, features=embedded.features, config=training, head=recipe.head)
+    inputs = {"head_model": head, "activations": embedded.activations, "config": training, "settings": settings}
+    return stages.run(fine_tune_task, prepared=prepared, **inputs), started_from
 
 
 def _suit_to_images(recipe: Recipe, index: ImageIndex, *, home: Path) -> Recipe:

@@ -1,4 +1,4 @@
-"""Who hears of progress: set by the command around a flow, found by the tasks in it. Nobody, unless set."""
+"""Who hears of progress: set by the command around a flow, found by the tasks in it; the log of the flow run, unless set."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Watched(BaseModel):
     Attributes:
         digest: of its content at the last look, see `content_digest`.
         since: when the look ended that saw this digest first, in seconds since 1970.
-        emitted: the digest that was announced last; None where nothing was.
+        emitted: the digest that was announced, where it is this one; None where it was not yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,13 +47,13 @@ def judge_look(
         ended: when it ended.
         settle_seconds: how long the content must have been the same.
     """
-    emitted = before.emitted if before else None
-    if before is None or digest != before.digest or started < before.since:  # or the clock was set back
+    if before is None or digest != before.digest:
         # A content that comes back is announced again: who heard of it may have found another one meanwhile, and done nothing.
-        now = Watched(digest=digest, since=ended, emitted=emitted if before and digest == before.digest else None)
-        return now, "known" if digest == now.emitted else "settling"
-    if digest == emitted:
+        return Watched(digest=digest, since=ended), "settling"
+    if digest == before.emitted:
         return before, "known"
+    if started < before.since:  # the clock was set back
+        return before.model_copy(update={"since": ended}), "settling"
     return before, "changed" if started - before.since >= settle_seconds else "settling"
 
 
