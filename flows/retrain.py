@@ -12,7 +12,9 @@ from typing import Any
 from filelock import FileLock
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from pydantic import PositiveFloat
 
+from flows.clean import KEEP_CHAMPIONS, clean_home
 from flows.promotion import find_champion
 from flows.request import check_home, check_outside, dataset_name, default_home, find_source
 from flows.retrained import (
@@ -25,9 +27,10 @@ from flows.retrained import (
 )
 from flows.train import run_stages
 from pipelines.config import Recipe
-from pipelines.errors import InputError
+from pipelines.errors import ImagemillError, InputError, one_line
 from pipelines.sources.content import digest_source
 from pipelines.sources.source import Source
+from pipelines.store.in_use import home_in_use
 from tasks.locks import acquire_telling
 from tasks.progress import reporter
 from tasks.worker import current_worker, working
@@ -40,7 +43,12 @@ def _run_name() -> str:
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
 def retrain(
-    source: str, recipe: Recipe | None = None, home: str | None = None, digest: str | None = None, again: bool = False
+    source: str,
+    recipe: Recipe | None = None,
+    home: str | None = None,
+    digest: str | None = None,
+    again: bool = False,
+    clean_after_days: PositiveFloat | None = None,
 ) -> dict[str, Any]:
     """Trains a challenger on a source as it is now, and makes it champion if the gate lets it.
 
@@ -54,6 +62,8 @@ def retrain(
         digest: the content that an event told of. Where the source holds another one by now, nothing is done: that content has
             its own event, when it is quiet.
         again: also where this content was trained on before with this recipe.
+        clean_after_days: afterwards, failed or not, what nobody has used for so long is removed from the home, as
+            `imagemill clean` does; nothing where another run is using the home. None: nothing is removed.
 
     Returns:
         `state`: done, repeated (with the outcome of the earlier time), waits (for the registry) or moved on (the source is not
@@ -74,10 +84,23 @@ def retrain(
     lock_path(place, dataset).parent.mkdir(parents=True, exist_ok=True)
     acquire_telling(lock, lambda: get_run_logger().info("waits for another retraining of %s", dataset))
     try:
-        with working(place, devices=recipe.resources.devices):  # one child for the training and the gate
+        with home_in_use(place), working(place, devices=recipe.resources.devices):  # one child for the training and the gate
             return _retrain(source, opened, recipe, home=place, digest=digest, again=again)
     finally:
         lock.release()
+        if clean_after_days is not None:
+            _clean(place, clean_after_days)
+
+
+def _clean(home: Path, days: float) -> None:
+    """Cleans the home; that it could not be done is no failure of the retraining."""
+    try:
+        removed = clean_home(home, older_than_days=days, keep_champions=KEEP_CHAMPIONS)
+    except (ImagemillError, OSError) as error:
+        get_run_logger().warning("not cleaned: %s", one_line(error))
+    else:
+        freed_mb = sum(leftover.size_bytes for leftover in removed) / 1e6
+        get_run_logger().info("cleaned: %d things that nobody used for %g days, %.1f MB", len(removed), days, freed_mb)
 
 
 def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest: str | None, again: bool) -> dict[str, Any]:
