@@ -76,6 +76,8 @@ def find_leftovers(home: Path, named: Named, *, before: float) -> Iterator[Lefto
     for path in home.glob("registry/fetched/*/*"):
         if path.is_dir() and not path.name.startswith("."):
             yield from _old("fetched models", path, before)
+    for path in home.glob("answers/*.json"):
+        yield from _old("answers of models to the gate", path, before)
     for path in home.glob("logs/*.log"):
         yield from _old("logs of failed runs", path, before)
     yield from _find_unfinished(home, before)
