@@ -86,6 +86,25 @@ def retrain(
 
 
 @app.command()
+def clean(
+    older_than: Annotated[float, typer.Option(min=0, metavar="DAYS", help="Remove what no run has used for so long.")] = 30,
+    keep_champions: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Former champions to keep for rollbacks, whatever their age.")
+    ] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    home: Home = Path(DEFAULT_HOME),
+    verbose: Verbose = False,
+) -> None:
+    """Remove from the home what can be made again and was not used for long, and models that nobody goes back to."""
+    from flows.clean import clean_home, show_cleaned
+
+    check_home(home)
+    with stderr_to_log(Path(tempfile.gettempdir()), verbose=verbose):
+        found = clean_home(home, older_than_days=older_than, keep_champions=keep_champions, dry_run=dry_run)
+    show_cleaned(found, dry_run=dry_run, console=Console())
+
+
+@app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(help="Run folder to write.", show_default="runs/<date>-digits")] = None,
     home: Home = Path(DEFAULT_HOME),

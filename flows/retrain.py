@@ -12,9 +12,11 @@ from typing import Any
 from filelock import FileLock
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from pydantic import PositiveFloat
 
+from flows.clean import KEEP_CHAMPIONS, clean_home
 from flows.promotion import find_champion
-from flows.request import check_home, check_outside, dataset_name, default_home, find_source
+from flows.request import check_home, check_outside, check_request, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
     challenger_folder,
@@ -23,13 +25,13 @@ from flows.retrained import (
     retraining_key,
     write_retraining,
 )
-from flows.train import run_stages
+from flows.train import run_stages, take_look
 from pipelines.config import Recipe
-from pipelines.errors import InputError
-from pipelines.sources.content import digest_source
+from pipelines.errors import ImagemillError, InputError, one_line
+from pipelines.sources.content import digest_listing
 from pipelines.sources.source import Source
+from pipelines.store.in_use import home_in_use
 from tasks.locks import acquire_telling
-from tasks.progress import reporter
 from tasks.worker import current_worker, working
 
 
@@ -40,7 +42,12 @@ def _run_name() -> str:
 
 @flow(name="retrain", flow_run_name=_run_name, persist_result=False)
 def retrain(
-    source: str, recipe: Recipe | None = None, home: str | None = None, digest: str | None = None, again: bool = False
+    source: str,
+    recipe: Recipe | None = None,
+    home: str | None = None,
+    digest: str | None = None,
+    again: bool = False,
+    clean_after_days: PositiveFloat | None = None,
 ) -> dict[str, Any]:
     """Trains a challenger on a source as it is now, and makes it champion if the gate lets it.
 
@@ -54,6 +61,8 @@ def retrain(
         digest: the content that an event told of. Where the source holds another one by now, nothing is done: that content has
             its own event, when it is quiet.
         again: also where this content was trained on before with this recipe.
+        clean_after_days: afterwards, failed or not, what nobody has used for so long is removed from the home, as
+            `imagemill clean` does; nothing where another run is using the home. None: nothing is removed.
 
     Returns:
         `state`: done, repeated (with the outcome of the earlier time), waits (for the registry) or moved on (the source is not
@@ -74,28 +83,47 @@ def retrain(
     lock_path(place, dataset).parent.mkdir(parents=True, exist_ok=True)
     acquire_telling(lock, lambda: get_run_logger().info("waits for another retraining of %s", dataset))
     try:
-        with working(place, devices=recipe.resources.devices):  # one child for the training and the gate
-            return _retrain(source, opened, recipe, home=place, digest=digest, again=again)
+        with home_in_use(place), working(place, devices=recipe.resources.devices):  # one child for the training and the gate
+            return _retrain(opened, recipe, home=place, digest=digest, again=again)
     finally:
         lock.release()
+        if clean_after_days is not None:
+            _clean(place, clean_after_days)
 
 
-def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest: str | None, again: bool) -> dict[str, Any]:
-    """The flow, under the lock of its data set."""
-    dataset, log = dataset_name(opened, recipe), get_run_logger()
-    content = digest_source(home, opened, report=reporter("scan"))
+def _clean(home: Path, days: float) -> None:
+    """Cleans the home; that it could not be done is no failure of the retraining."""
+    try:
+        removed = clean_home(home, older_than_days=days, keep_champions=KEEP_CHAMPIONS)
+    except (ImagemillError, OSError) as error:
+        get_run_logger().warning("not cleaned: %s", one_line(error))
+    else:
+        freed_mb = sum(leftover.size_bytes for leftover in removed) / 1e6
+        get_run_logger().info("cleaned: %d things that nobody used for %g days, %.1f MB", len(removed), days, freed_mb)
+
+
+def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, again: bool) -> dict[str, Any]:
+    """The flow, under the lock of its data set.
+
+    The source is looked at once: what is judged by its content is what is trained on, file by file, whatever changes meanwhile.
+    """
+    dataset, log = dataset_name(source, recipe), get_run_logger()
+    look = take_look(source, recipe, home=home)
+    content = digest_listing(home, look.listing)
     if digest is not None and content != digest:
-        log.info("%s has changed since the event: nothing is done until it is quiet", source)
+        log.info("%s has changed since the event: nothing is done until it is quiet", dataset)
         return {"state": "moved on", "content": content}
     key = retraining_key(dataset, content, recipe)
     known = None if again else read_retraining(home, key)
     if known is not None:
         verdict = {True: "was promoted", False: "was not promoted", None: "was judged"}[known.promoted]
-        log.info("%s was trained on before with this recipe, and %s: %s", source, verdict, "; ".join(known.reasons))
+        log.info("%s was trained on before with this recipe, and %s: %s", dataset, verdict, "; ".join(known.reasons))
         return {"state": "repeated", **known.model_dump(mode="json")}
+    folder = challenger_folder(home, dataset)
+    check_request(source, recipe, home=home, out=folder)
     current_worker().expect()  # new images, or a new recipe: there will be something to do
     champion = find_champion(recipe, home=home, dataset=dataset) if recipe.retrain.warm_start else None
-    run = run_stages(source, recipe, home=home, out=challenger_folder(home, dataset), start=champion)
+    run = run_stages(look, recipe, out=folder, start=champion)
     promotion = run.promotion
     assert promotion is not None
     made = Retraining(
@@ -109,10 +137,7 @@ def _retrain(source: str, opened: Source, recipe: Recipe, *, home: Path, digest:
     if not promotion.settled:
         log.warning("the registry does not answer, or has another champion by now: the next retraining goes on with it")
         return {"state": "waits", **made.model_dump(mode="json")}
-    if digest_source(home, opened) == content:
-        write_retraining(home, key, made)
-    else:
-        log.warning("%s changed during the run, which does not count as done for what it was", source)
+    write_retraining(home, key, made)
     if made.promoted is not None:
         log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
     return {"state": "done", **made.model_dump(mode="json")}

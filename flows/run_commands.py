@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
 from flows.request import check_request, find_source
-from flows.surroundings import await_prefect, configure, start_server, stderr_to_log
+from flows.surroundings import configure, start_prefect, stderr_to_log
 from tasks.worker import working
 
 if TYPE_CHECKING:
@@ -35,19 +35,17 @@ RUN_FILES = [
 def _running(home: Path, recipe: Recipe, console: Console, *, verbose: bool) -> Iterator[None]:
     """Starts what a flow needs, and shows the stages of the flow in the block."""
     configure(home, verbose=verbose)
-    with stderr_to_log(home / "logs", verbose=verbose):
-        if not console.is_terminal:
-            say(console, "starting Prefect")
-        with working(home, devices=recipe.resources.devices, verbose=verbose) as worker:
-            with console.status("starting Prefect"):
-                server = start_server()
-                if not (home / "records").exists():  # a new home: nothing can be a cache hit
-                    worker.expect()
-                import flows.retrain  # noqa: F401 (all that a flow imports, while the server starts)
+    devices = recipe.resources.devices
+    with stderr_to_log(home / "logs", verbose=verbose), working(home, devices=devices, verbose=verbose) as worker:
 
-                await_prefect(server)
-            with display_stages(console):
-                yield
+        def meanwhile() -> None:
+            if not (home / "records").exists():  # a new home: nothing can be a cache hit
+                worker.expect()
+            import flows.retrain  # noqa: F401 (all that a flow imports)
+
+        start_prefect(console, meanwhile=meanwhile)
+        with display_stages(console):
+            yield
 
 
 def run_train(

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
+from rich.console import Console
+
+from flows.console import say
 from flows.temporary_server import TemporaryServer, keep_template
 from pipelines.errors import ImagemillError, InputError, RunError, one_line
 from tasks.server import TEMPORARY
@@ -108,13 +111,22 @@ def explain_no_answer(error: Exception, url: str) -> str:
     return f"the Prefect server at {url} does not answer ({one_line(error)}); start it"
 
 
-def start_prefect() -> None:
-    """Starts the server and waits for it, for those who have nothing to do in between.
+def start_prefect(console: Console, *, meanwhile: Callable[[], object]) -> None:
+    """Starts the server where that is needed, says so, and waits for it.
+
+    Args:
+        console: to say so on.
+        meanwhile: what can be done before it answers, such as to import what a flow needs.
 
     Raises:
         RunError: it does not answer.
     """
-    await_prefect(start_server())
+    if not console.is_terminal:
+        say(console, "starting Prefect")
+    with console.status("starting Prefect"):
+        server = start_server()
+        meanwhile()
+        await_prefect(server)
 
 
 @contextmanager

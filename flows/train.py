@@ -27,7 +27,7 @@ from flows.request import (
     make_default_run_folder,
 )
 from pipelines.config import Recipe
-from pipelines.contracts import ImageIndex, PreparedImages, TrainedModel
+from pipelines.contracts import ImageIndex, Listing, PreparedImages, TrainedModel
 from pipelines.recipes import suit_recipe
 from pipelines.registry.connection import import_ahead
 from pipelines.run_folder import INDEX, RunResults, write_run_folder
@@ -97,50 +97,71 @@ def train_model(
         InputError: the request can't be carried out as it stands.
         RunError: it could have been, and something failed.
     """
-    run = run_stages(
-        source,
-        recipe or Recipe(),
-        home=Path(home or default_home()).absolute(),
-        out=Path(out) if out else None,
-        verify=verify,
-        start=Path(start) if start else None,
-    )
-    return str(run.folder)
+    recipe, place, folder = recipe or Recipe(), Path(home or default_home()).absolute(), Path(out) if out else None
+    opened = find_source(source, recipe, home=place)
+    check_request(opened, recipe, home=place, out=folder)
+    with use_home(place):
+        if verify:
+            forget_intact(place)
+        look = take_look(opened, recipe, home=place, verify=verify)
+        return str(run_stages(look, recipe, out=folder, start=Path(start) if start else None).folder)
 
 
-def run_stages(
-    source: str, recipe: Recipe, *, home: Path, out: Path | None, verify: bool = False, start: Path | None = None
-) -> TrainedRun:
-    """What `train_model` does, for every flow that trains; see there.
+@dataclass(frozen=True)
+class Look:
+    """A source as it was found, once: all that a run knows of it.
+
+    Attributes:
+        source: that was looked at.
+        listing: what was found.
+        stages: of the run, of which this was the first.
+        started: when it began, on the clock that `time.monotonic` reads.
+    """
+
+    source: Source
+    listing: Listing
+    stages: Stages
+    started: float
+
+
+def take_look(source: Source, recipe: Recipe, *, home: Path, verify: bool = False) -> Look:
+    """Scans a source for a run.
 
     Args:
-        source: as there.
-        recipe: as there.
+        source: to look at.
+        recipe: of the run.
         home: absolute path.
+        verify: as in `train_model`.
+
+    Raises: as `train_model`.
+    """
+    started = time.monotonic()
+    stages = Stages(Place(home, source.root, recipe.checkpoint_every_steps))
+    return Look(source, stages.scan(source, verify=verify), stages, started)
+
+
+def run_stages(look: Look, recipe: Recipe, *, out: Path | None, start: Path | None = None) -> TrainedRun:
+    """What `train_model` does after its look, for every flow that trains; the request must have been checked.
+
+    Args:
+        look: at the source. Files that changed since are an error where they are read.
+        recipe: as there.
         out: as there.
-        verify: as there.
         start: as there.
 
     Raises: as there.
     """
-    started = time.monotonic()
-    opened = find_source(source, recipe, home=home)
-    place = Place(home, opened.root, recipe.checkpoint_every_steps)
-    check_request(opened, recipe, home=home, out=out)
-    dataset = dataset_name(opened, recipe)
-    stages = Stages(place)
+    stages, place = look.stages, look.stages.place
+    dataset = dataset_name(look.source, recipe)
     with use_home(place.home), working(place.home, devices=recipe.resources.devices):
-        if verify:
-            forget_intact(place.home)
-        listing = stages.scan(opened, verify=verify)
-        index = stages.run(ingest_task, listing=listing, config=ingest_slice(recipe, dataset=dataset))
+        index = stages.run(ingest_task, listing=look.listing, config=ingest_slice(recipe, dataset=dataset))
         recipe = complete_recipe(_suit_to_images(recipe, index, home=place.home), dataset=dataset)
         prepared = stages.run(prepare_task, index=index, image_size=recipe.image_size, resize=recipe.resize, store=recipe.store)
         trained, started_from = _train(stages, place, prepared, recipe, start=start)
         judged = {"prepared": prepared, "trained": trained, "model": recipe.model, "split": index.evaluation_split}
         evaluation = stages.run(evaluate_task, **judged)
         exported = stages.run(export_task, **judged)
-        timings = stages.timings(started, index)
+        timings = stages.timings(look.started, index)
         # A default name is chosen at the end, so that two runs that started in one second do not share it.
         folder = Path(out or make_default_run_folder(dataset)).absolute()
         results = RunResults(recipe, index, trained, evaluation, exported, timings, started_from)
@@ -186,10 +207,14 @@ def _suit_to_images(recipe: Recipe, index: ImageIndex, *, home: Path) -> Recipe:
 
 
 class Stages:
-    """Runs the stages of one flow run, each as its task, and keeps the time."""
+    """Runs the stages of one flow run, each as its task, and keeps the time.
+
+    Attributes:
+        place: of the run.
+    """
 
     def __init__(self, place: Place) -> None:
-        self._place = place
+        self.place = place
         self._timings: dict[str, dict[str, Any]] = {}
 
     @property
@@ -197,9 +222,10 @@ class Stages:
         """Whether any stage so far was no cache hit, but for the scan, which never is."""
         return any(timing["cache"] == "miss" for stage, timing in self._timings.items() if stage != "scan")
 
-    def scan(self, source: Source, *, verify: bool) -> Any:
+    def scan(self, source: Source, *, verify: bool) -> Listing:
         """Lists the source; never a cache hit."""
-        return self._timed("scan", lambda: (scan(self._place, source, verify=verify), False))
+        listing: Listing = self._timed("scan", lambda: (scan(self.place, source, verify=verify), False))
+        return listing
 
     def run(self, stage_task: Task[Any, Any], **inputs: Any) -> Any:
         """Runs one stage, or takes its result from the record of an earlier run.
@@ -209,10 +235,10 @@ class Stages:
         stage = stage_task.name
 
         def call() -> tuple[Any, bool]:
-            state = in_home(stage_task, self._place.home)(self._place, **inputs, return_state=True)
+            state = in_home(stage_task, self.place.home)(self.place, **inputs, return_state=True)
             result = state.result()
-            check_recorded(self._place.home, stage, inputs)
-            discard_checkpoints(self._place.home, stage, inputs)
+            check_recorded(self.place.home, stage, inputs)
+            discard_checkpoints(self.place.home, stage, inputs)
             return result, state.name == "Cached"
 
         return self._timed(stage, call)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from time import sleep
 
@@ -31,9 +33,9 @@ def watch_source(
     console = Console()
     configure(home, verbose=verbose)
     with stderr_to_log(home / "logs", verbose=verbose):
+        start_prefect(console, meanwhile=partial(import_module, "flows.watch"))
         from flows.watch import watch
 
-        start_prefect()
         looks = 0
         while not looks or every_seconds is not None:
             try:

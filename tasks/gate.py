@@ -24,7 +24,7 @@ def gate_task(
     from pipelines.gate.markdown import render_decision
 
     judged = {"challenger": challenger, "champion": champion, "config": config, "near_equal_bits": near_equal_bits}
-    decision: Decision = run_stage("gate", root=place.source, **judged)
+    decision: Decision = run_stage("gate", root=place.source, home=place.home, **judged)
     name = re.sub("[^a-z0-9]+", "-", dataset.lower()).strip("-")  # all that Prefect takes
     artifact = MarkdownArtifact(
         markdown=render_decision(decision),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from pipelines.contracts import DESCRIPTORS, Artifact, Descriptor, PreparedImage
 from pipelines.errors import RunError, one_line
 from pipelines.progress import Progress
 from pipelines.store.artifacts import is_intact
+from pipelines.store.in_use import home_in_use
 from pipelines.store.shards import damaged_shards
 from pipelines.training.checkpoint import Checkpoints
 from tasks.artifacts import show_stage
@@ -73,10 +75,11 @@ class Place:
 
 @contextmanager
 def use_home(home: Path) -> Iterator[None]:
-    """Sets the home that records are checked against; a record is no hit outside of this."""
+    """Sets the home that records are checked against, a record being no hit outside of this; nothing is removed meanwhile."""
     token = _home.set(home)
     try:
-        yield
+        with home_in_use(home, tell=lambda: current_listener().noted("waits until the home is cleaned")):
+            yield
     finally:
         _home.reset(token)
 
@@ -161,10 +164,15 @@ def discard_stale_checkpoints(home: Path, *, days: float = 30) -> None:
 def check_recorded(home: Path, stage: str, inputs: Mapping[str, Any]) -> None:
     """Makes sure that Prefect wrote a stage's record: it only warns when it could not, and the stage would never be a hit.
 
+    Its modification time becomes now: `imagemill clean` goes by when a record was last used.
+
     Raises:
         RunError: there is no record.
     """
-    if not (home / "records" / stage_key(stage, inputs)).is_file():
+    record = home / "records" / stage_key(stage, inputs)
+    if record.is_file():
+        os.utime(record)
+    else:
         raise RunError(
             f"the result of stage `{stage}` could not be recorded under {home / 'records'}; is the disk full or read-only?"
         )

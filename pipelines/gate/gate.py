@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 from pipelines.config import GateConfig
 from pipelines.errors import InputError, one_line
 from pipelines.export.parity import TOLERANCE
+from pipelines.gate.answers import ask
 from pipelines.gate.compare import compare
 from pipelines.gate.decide import Decision, decide
 from pipelines.gate.evidence import Evidence, Parity, Recall
 from pipelines.gate.fairness import FairImages, find_fair_images
-from pipelines.inference import answer, load_finished
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.run_folder import GATE, MODEL
-from pipelines.sources.folder import read_unchanged
 from pipelines.store.artifacts import file_digest, file_in_place, read_json, write_json
 
 
@@ -30,6 +28,7 @@ def judge_challenger(
     challenger: Path,
     champion: Path | None,
     *,
+    home: Path,
     config: GateConfig,
     near_equal_bits: int,
     report: Report = ignore_progress,
@@ -43,6 +42,7 @@ def judge_challenger(
         root: the source, to which the paths of the challenger's index are relative.
         challenger: run folder.
         champion: run folder of the model in use; None where there is none.
+        home: where both models' answers are remembered; no image is asked about twice.
         config: the recipe's section.
         near_equal_bits: as `split.near_equal_bits` of the recipe.
         report: told how many answers are there.
@@ -62,13 +62,16 @@ def judge_challenger(
         return _write(challenger, decide(evidence, config))
     images = find_fair_images(challenger, champion, near_equal_bits=near_equal_bits)
     names = [*own.classes, *vanished]
-    read = [partial(read_unchanged, root, image.path, image.sha256) for image in images.fair]
+    total = len(images.fair)
 
-    def done_before(answers: int) -> Callable[[int], None]:
-        return lambda done: report(Progress(answers + done, 2 * len(read), "answers"))
+    def predict(folder: Path, before: int) -> NDArray[np.int64]:
+        def done(judged: int) -> None:
+            report(Progress(before + judged, 2 * total, "answers"))
 
-    before = _predict(champion, read, names, done_before(0))
-    now = _predict(challenger, read, names, done_before(len(read)))
+        return _encode(ask(home, root, folder, images.fair, report=done), names)
+
+    before = predict(champion, 0)
+    now = predict(challenger, total)
     decision = decide(_weigh(evidence, images, before, now, names=names, config=config), config)
     return _write(challenger, decision, images)
 
@@ -131,22 +134,10 @@ def _read_parity(proof: Any) -> Parity:
     return Parity(proved, text)
 
 
-def _predict(
-    folder: Path, read: Sequence[Callable[[], bytes]], names: Sequence[str], report: Callable[[int], None]
-) -> NDArray[np.int64]:
-    """What a model answers about each file, int64 [n], index into `names`; -1 where it can't read one."""
-    finished = load_finished(folder)
-    answers = answer(finished, read, report=report)
-    place = _encode(finished.classes, names)
-    readable = np.array([reason is None for reason in answers.reasons], np.bool_)
-    predicted = np.full(len(read), -1, np.int64)
-    predicted[readable] = place[answers.probabilities[readable].argmax(axis=1)]
-    return predicted
-
-
-def _encode(labels: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+def _encode(labels: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:
+    """Indices into `names`, int64 [n]; -1 where there is no label."""
     numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[label] for label in labels], np.int64)
+    return np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
 
 
 def _recall(own: NDArray[np.bool_], right: NDArray[np.bool_]) -> Recall | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def fetch(registry: Registry, reference: Reference) -> Path:
         with FileLock(kept.with_suffix(".lock")):
             if not kept.is_dir() or folder_digest(kept) != digest:
                 _download(registry, version, digest, kept)
+            os.utime(kept)  # `imagemill clean` goes by when it was last asked for
         return kept
 
 

@@ -9,6 +9,8 @@ is whole, with or without the note. What somebody moved with MLflow's own tools 
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,6 +20,9 @@ from pydantic import ValidationError
 from pipelines.contracts import Descriptor
 
 PREFIX = "imagemill.move."
+# Between writing down a move and moving lie two requests. A plan of another process that is older was cut off.
+PLAN_SECONDS = 10.0
+_OURS = uuid.uuid4().hex[:8]  # in the keys of this process's moves: two homes may plan within one millisecond
 _REASON_CHARACTERS = 1000
 
 
@@ -47,7 +52,21 @@ def plan_move(move: Move, tags: Mapping[str, str]) -> tuple[str, Move]:
     number_ms = max([round(now.timestamp() * 1000), *(1 + _number(key) for key in tags if key.startswith(PREFIX))])
     at = now.isoformat(timespec="seconds")
     planned = move.model_copy(update={"at": at, "reason": move.reason[:_REASON_CHARACTERS]})
-    return f"{PREFIX}{number_ms:015d}", planned
+    return f"{PREFIX}{number_ms:015d}-{_OURS}", planned
+
+
+def is_contested(tags: Mapping[str, str], current: int | None) -> bool:
+    """Whether another process is about to move the alias from where it is now, in the same seconds as this one.
+
+    One that was planned by this process and not carried out was cut off: the lock of the registry keeps its moves apart.
+    """
+    now_ms = time.time() * 1000
+    for key, value in tags.items():
+        move = _parse(value) if key.startswith(PREFIX) and not key.endswith(_OURS) else None
+        young = abs(now_ms - _number(key)) < PLAN_SECONDS * 1000
+        if move is not None and young and not move.done and move.earlier == current:
+            return True
+    return False
 
 
 def read_moves(tags: Mapping[str, str], current: int | None) -> list[Move]:
@@ -96,5 +115,5 @@ def _parse(value: str) -> Move | None:
 
 
 def _number(key: str) -> int:
-    text = key.removeprefix(PREFIX)
+    text = key.removeprefix(PREFIX).partition("-")[0]
     return int(text) if text.isdecimal() else 0

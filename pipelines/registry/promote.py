@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts import Registration
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunError
 from pipelines.registry.connection import Registry, is_missing
-from pipelines.registry.moves import Move, champions, plan_move, read_moves
+from pipelines.registry.moves import Move, champions, is_contested, plan_move, read_moves
 from pipelines.registry.records import Record, write_record
 from pipelines.registry.register import CHAMPION
 from pipelines.registry.versions import GATE_TAG, find_versions, list_models
@@ -57,10 +59,11 @@ def promote(client: MlflowClient, name: str, version: int, *, reason: str) -> in
 
     Raises:
         InputError: there is no such model or version.
+        RunError: another home moved the champion meanwhile.
     """
     check_version(client, name, version)
     earlier, _ = _read(client, name)
-    _move_champion(client, name, Move(kind="promote", version=version, earlier=earlier, reason=reason))
+    _move_by_hand(client, name, Move(kind="promote", version=version, earlier=earlier, reason=reason))
     return earlier
 
 
@@ -72,6 +75,7 @@ def rollback(client: MlflowClient, name: str, *, to: int | None, reason: str) ->
 
     Raises:
         InputError: there is no such model, no earlier champion, or `to` never was one.
+        RunError: another home moved the champion meanwhile.
     """
     current, tags = _read(client, name)
     moves = read_moves(tags, current)
@@ -89,7 +93,7 @@ def rollback(client: MlflowClient, name: str, *, to: int | None, reason: str) ->
         raise InputError(f"`--to` must be a version that was champion ({names}); received {to}")
     target = before[-1] if to is None else to
     check_version(client, name, target)
-    _move_champion(client, name, Move(kind="rollback", version=target, earlier=current, reason=reason))
+    _move_by_hand(client, name, Move(kind="rollback", version=target, earlier=current, reason=reason))
     return current, target
 
 
@@ -139,16 +143,29 @@ def read_history(client: MlflowClient, name: str) -> list[Move]:
 
 def _move_champion(client: MlflowClient, name: str, move: Move) -> bool:
     """Writes the move down, moves the alias, and notes that it did; False where the alias is not where the move starts."""
-    current, tags = _read(client, name)
-    if current == move.version:
-        return True
-    if current != move.earlier:
-        return False
-    key, planned = plan_move(move, tags)
-    client.set_registered_model_tag(name, key, planned.model_dump_json())
+    while True:
+        current, tags = _read(client, name)
+        if current == move.version:
+            return True
+        if current != move.earlier:
+            return False
+        key, planned = plan_move(move, tags)
+        client.set_registered_model_tag(name, key, planned.model_dump_json())
+        # MLflow has no compare-and-set. Whoever writes first and then reads can't miss another who does so too: of two homes
+        # at least one sees the other's plan, takes its own back and looks again.
+        seen, tags = _read(client, name)
+        if seen == current and not is_contested(tags, current):
+            break
+        client.delete_registered_model_tag(name, key)
+        sleep(random.uniform(0.1, 1.0))  # not in step with the other
     client.set_registered_model_alias(name, CHAMPION, str(move.version))
     client.set_registered_model_tag(name, key, planned.model_copy(update={"done": True}).model_dump_json())
     return True
+
+
+def _move_by_hand(client: MlflowClient, name: str, move: Move) -> None:
+    if not _move_champion(client, name, move):
+        raise RunError(f"`{name}` got another champion at this very moment, and nothing was changed; look at it and try again")
 
 
 def _read(client: MlflowClient, name: str) -> tuple[int | None, dict[str, str]]:

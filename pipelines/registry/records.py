@@ -30,17 +30,22 @@ def read_record(registry: Registry, candidate: Candidate) -> Record | None:
     if not registry.exists:
         return None
     try:
-        return Record.model_validate_json(_path(registry, candidate).read_bytes())
+        return Record.model_validate_json(_path(registry, candidate.name, candidate.content).read_bytes())
     except (OSError, ValidationError):
         return None
 
 
 def write_record(registry: Registry, candidate: Candidate, record: Record) -> None:
     """Keeps a record, in one step."""
-    with file_in_place(_path(registry, candidate)) as temporary:
+    with file_in_place(_path(registry, candidate.name, candidate.content)) as temporary:
         temporary.write_text(record.model_dump_json(), encoding="utf-8")
 
 
-def _path(registry: Registry, candidate: Candidate) -> Path:
-    key = json.dumps([registry.address, candidate.name, candidate.content])
+def forget_record(registry: Registry, name: str, content: str) -> None:
+    """Forgets a content of a registered model, whose version is about to go."""
+    _path(registry, name, content).unlink(missing_ok=True)
+
+
+def _path(registry: Registry, name: str, content: str) -> Path:
+    key = json.dumps([registry.address, name, content])
     return registry.folder / "records" / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"

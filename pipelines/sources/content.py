@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pipelines.contracts import Listing
 from pipelines.progress import Report, ignore_progress
 from pipelines.sources.folder import FoundFile, digest_files
+from pipelines.sources.scan import read_listing
 from pipelines.sources.source import Source
 from pipelines.sources.states import FileStates, states_path
 
@@ -25,6 +27,11 @@ def digest_source(home: Path, source: Source, *, report: Report = ignore_progres
     files = digest_files(source.root, found, states=states, report=report)
     states.save()
     return content_digest(classes, files)
+
+
+def digest_listing(home: Path, listing: Listing) -> str:
+    """The content of what a scan found."""
+    return content_digest(listing.classes, read_listing(home, listing))
 
 
 def content_digest(classes: Sequence[str], files: Iterable[FoundFile]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines import inference
 from pipelines.config import GateConfig
 from pipelines.errors import InputError, SourceChangedError
 from pipelines.gate.decide import Decision
@@ -34,7 +35,8 @@ def copy_run(folder: Path, target: Path) -> Path:
 
 def judge(source: Path, challenger: Path, champion: Path | None, **changes: Any) -> Decision:
     config = GateConfig.model_validate({**LEARNS["gate"], **changes})
-    return judge_challenger(source, challenger, champion, config=config, near_equal_bits=16)
+    home = challenger.parent / "answers"
+    return judge_challenger(source, challenger, champion, home=home, config=config, near_equal_bits=16)
 
 
 def failed(decision: Decision) -> list[str]:
@@ -76,6 +78,36 @@ def test_a_model_is_no_worse_than_itself_and_the_decision_is_written_down(colour
     assert (written["promote"], written["excluded"], written["relabelled"]) == (True, {}, {})
     assert written["champion_sha256"] == written["challenger_sha256"]
     assert written["comparison"] == json.loads(decision.comparison.model_dump_json())
+
+
+def test_no_model_is_asked_about_an_image_twice(
+    colours: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.gate import answers
+
+    runs, champion = colours
+    challenger = copy_run(champion, tmp_path / "challenger")
+    asked: list[int] = []
+
+    def answer(finished: Any, read: Any, **named: Any) -> Any:
+        asked.append(len(read))
+        return inference.answer(finished, read, **named)
+
+    monkeypatch.setattr(answers, "answer", answer)
+    first = judge(runs.source, challenger, champion)
+    assert asked == [36]  # both are one model here
+    assert judge(runs.source, challenger, champion) == first
+    assert asked == [36]
+    (remembered,) = (tmp_path / "answers" / "answers").iterdir()
+    known = json.loads(remembered.read_text())
+    assert len(known) == 36
+    write_json(remembered, dict(list(known.items())[:30]))
+    assert judge(runs.source, challenger, champion) == first
+    assert asked == [36, 6]
+    change_manifest(challenger, noted="what may change how it sees an image")
+    remembered.write_text("no JSON")
+    assert judge(runs.source, challenger, champion) == first
+    assert asked == [36, 6, 36, 36]
 
 
 def test_a_challenger_that_learned_wrong_labels_is_refused(colours: tuple[Runs, Path], tmp_path: Path) -> None:

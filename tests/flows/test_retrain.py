@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Mapping
@@ -16,8 +17,10 @@ from flows.promotion import find_champion
 from pipelines.config import Recipe
 from pipelines.errors import InputError
 from pipelines.sources.content import digest_source
+from pipelines.sources.folder import FoundFile
 from pipelines.sources.source import FolderSource
 from pipelines.store.artifacts import file_digest
+from pipelines.store.in_use import home_in_use
 from pipelines.store.index import read_index
 from tests.flows.conftest import LEARNS, TINY, Runs
 from tests.sources.folders import write_photo, write_tinted
@@ -142,21 +145,47 @@ def test_what_was_cut_off_goes_on_and_is_promoted_once(
     assert sha256_of(place.champion) == sha256_of(Path(outcome["challenger"]))
 
 
-def test_a_source_that_changes_during_the_run_does_not_count_as_done(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_changes_during_the_run_was_trained_on_as_it_was_looked_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows import promotion
 
-    real = promotion.register_task
+    real, find, looks = promotion.register_task, FolderSource.find, []
 
     def meanwhile(*arguments: Any) -> Any:
         write_photo(place.source / "red" / "new.jpg", seed=7)
         return real(*arguments)
 
+    def look(self: FolderSource, **options: Any) -> tuple[list[str], list[FoundFile]]:
+        looks.append(self.root)
+        return find(self, **options)
+
+    was = place.content
     with monkeypatch.context() as patched:
         patched.setattr(promotion, "register_task", meanwhile)
-        assert place.retrain()["state"] == "done"
+        patched.setattr(FolderSource, "find", look)
+        outcome = place.retrain()
+    assert (outcome["state"], outcome["content"], looks) == ("done", was, [place.source])
+    assert "red/new.jpg" not in {row["path"] for row in read_index(Path(outcome["challenger"]) / "index.parquet")}
+    assert place.retrain(digest=was)["state"] == "moved on"
     (place.source / "red" / "new.jpg").unlink()
-    assert place.retrain()["state"] == "done"
-    assert place.retrain()["state"] == "repeated"
+    assert place.retrain(digest=was)["state"] == "repeated"
+
+
+def test_afterwards_the_home_is_cleaned_where_that_is_asked_for(place: Place) -> None:
+    from flows.retrain import retrain
+
+    old = place.home / "logs" / "of-long-ago.log"
+    old.parent.mkdir(exist_ok=True)
+    old.touch()
+    os.utime(old, (0, 0))
+    recipe = Recipe.model_validate(REGISTERED)
+    with home_in_use(place.home):
+        assert retrain(str(place.source), recipe, str(place.home), clean_after_days=30)["state"] == "done"
+    assert old.exists()
+    assert retrain(str(place.source), recipe, str(place.home), clean_after_days=30)["state"] == "repeated"
+    assert not old.exists()
+    assert misses(place.retrain(again=True)) == []
 
 
 def test_new_data_is_learned_from_the_champion_s_weights(place: Place) -> None:

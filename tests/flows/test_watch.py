@@ -176,8 +176,8 @@ def test_the_command_looks_once_or_until_it_is_stopped(
     pause = pauses()
     monkeypatch.setattr("flows.watching.sleep", lambda _: next(pause))
     assert run_command("watch", place.source, *options, "--every", 60) == 130
-    lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 3
+    starting, *lines = capfd.readouterr().out.splitlines()
+    assert (starting, len(lines)) == ("starting Prefect", 3)
     assert "changed, and announced as dataset.changed" in lines[0]
     assert "does not exist" in lines[1]
     assert "as it was announced" in lines[2]

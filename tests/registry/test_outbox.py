@@ -184,3 +184,44 @@ def test_what_can_not_be_delivered_does_not_block_the_rest(far: Desk, server: Se
     assert [folder for folder, _ in waiting_entries(far.registry)] == [first]
     assert "it still waits in" in far.notes[-1]
     assert "can't be read" in caplog.text
+
+
+_PROMOTES = """
+import json, sys
+from pathlib import Path
+from pipelines.contracts import Candidate, Registration
+from pipelines.registry.connection import Registry
+from pipelines.registry.service import settle_run
+registry = Registry(Path(sys.argv[1]), sys.argv[2])
+for line in sys.stdin:
+    registration = Registration.model_validate_json(line)
+    print(settle_run(registry, registration, {"promote": True, "reasons": ["better"]}, note=lambda line: None), flush=True)
+"""
+
+
+def test_of_two_homes_that_promote_at_once_one_does(server: Server, tmp_path: Path) -> None:
+    """Each was judged against the same champion: the other's model has to be judged again."""
+    desks = [Desk(Registry(tmp_path / name, server.uri), []) for name in ("one", "two")]
+    homes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROMOTES, str(desk.registry.home), server.uri],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for desk in desks
+    ]
+    for number in range(5):
+        registrations = [desk.register(100 + 2 * number + place) for place, desk in enumerate(desks)]
+        assert registrations[0].champion == registrations[1].champion
+        for home, registration in zip(homes, registrations, strict=True):
+            assert home.stdin is not None
+            home.stdin.write(f"{registration.model_dump_json()}\n")
+            home.stdin.flush()
+        promoted = [home.stdout.readline().strip() == "True" for home in homes if home.stdout is not None]
+        assert promoted.count(True) == 1
+        winner = registrations[promoted.index(True)]
+        assert desks[0].champion == winner.version
+        assert desks[0].history[-2:] == [winner.champion, winner.version]
+    for home in homes:
+        home.communicate()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunError
+from pipelines.registry import moves
 from pipelines.registry.connection import connected
 from pipelines.registry.fetch import fetch, parse_reference
 from pipelines.registry.promote import promote, rollback
@@ -151,3 +152,58 @@ def test_what_other_tools_did_is_seen_and_can_be_undone(trained: Desk) -> None:
     assert trained.history == [1, 2, 3, 1]
     assert trained.change(rollback, to=None, reason="") == (1, 3)
     assert trained.history == [1, 2, 3, 1, 3]
+
+
+@pytest.mark.parametrize("moment", ["set_registered_model_tag", "set_registered_model_alias"])
+def test_two_homes_at_once_are_never_both_the_champion_s_successor(
+    trained: Desk, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another home begins when this one has looked where the alias is, or is about to move it."""
+    from mlflow import MlflowClient
+
+    real = getattr(MlflowClient, moment)
+    others: list[object] = []
+
+    def meanwhile(self: MlflowClient, *arguments: object) -> None:
+        if not others:
+            others.append("began")
+            with monkeypatch.context() as other_home:
+                other_home.setattr(moves, "_OURS", "another")
+                other_home.setattr("pipelines.registry.promote.sleep", give_up)
+                try:
+                    rollback(self, "pets", to=1, reason="by another home")
+                except TimeoutError:
+                    others.append("waits")
+        real(self, *arguments)
+
+    def give_up(_: float) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(MlflowClient, moment, meanwhile)
+    if moment == "set_registered_model_tag":  # nothing of this one is to be seen yet: the other is the first
+        with pytest.raises(RunError, match="`pets` got another champion at this very moment"):
+            trained.change(rollback, to=2, reason="")
+        assert (trained.champion, trained.history, others) == (1, [1, 2, 3, 1], ["began"])
+    else:
+        assert trained.change(rollback, to=2, reason="") == (3, 2)
+        assert (trained.champion, trained.history, others) == (2, [1, 2, 3, 2], ["began", "waits"])
+
+
+def test_a_plan_of_another_process_that_was_cut_off_holds_nobody_up_for_long(
+    trained: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other_home:
+        other_home.setattr(moves, "_OURS", "another")
+        key, planned = moves.plan_move(moves.Move(kind="promote", version=1, earlier=3), {})
+    with connected(trained.registry) as client:
+        client.set_registered_model_tag("pets", key, planned.model_dump_json())
+    waited: list[float] = []
+
+    def pass_time(seconds: float) -> None:
+        waited.append(seconds)
+        monkeypatch.setattr(moves, "PLAN_SECONDS", 0)
+
+    monkeypatch.setattr("pipelines.registry.promote.sleep", pass_time)
+    assert trained.change(rollback, to=None, reason="") == (3, 2)
+    assert len(waited) == 1
+    assert trained.history == [1, 2, 3, 2]
