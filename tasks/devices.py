@@ -50,9 +50,13 @@ class Devices:
         return f"{self.kind}-{self.host}"
 
     def environment(self, held: tuple[str, ...]) -> dict[str, str]:
-        """The environment variables with which a new process sees these devices alone, GPU memory growing as it is needed."""
+        """The environment variables with which a new process sees these devices alone, GPU memory growing as it is needed.
+
+        Who has the processor sees no GPU, which others may have: also where nvidia-smi fails. What `CUDA_VISIBLE_DEVICES` says
+        already is left as it is: it may name what nvidia-smi does not list.
+        """
         if self.kind == "cpu":
-            return {}
+            return {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_VISIBLE_DEVICES": "-1"}
         return {"CUDA_VISIBLE_DEVICES": ",".join(held), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
