@@ -101,7 +101,7 @@ def main() -> None:
         traceback.print_exc()
         status = 1
     finally:
-        with suppress(KeyboardInterrupt):  # the listener's, where there was nothing to do
+        with suppress(KeyboardInterrupt, OSError):  # the listener's, where there was nothing to do; a full disk under the log
             sys.stderr.flush()
         if left_alone.is_set():
             os.killpg(0, signal.SIGKILL)  # itself, and what it started: nobody else would

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -45,6 +46,40 @@ def die(name: str, report: Report) -> Listing:
     if name == "SIGKILL":
         os.kill(os.getpid(), signal.SIGKILL)
     os.abort()
+
+
+def crash(folder: Path, report: Report) -> Listing:
+    """Ends as a native crash would, with a process of its own that goes on."""
+    helper = subprocess.Popen(["sleep", "1000"])
+    (folder / "pids").write_text(f"{os.getpid()} {helper.pid}")
+    os.abort()
+
+
+def break_off(report: Report) -> Listing:
+    """Is killed in the middle of its answer."""
+    print("the last words", file=sys.stderr, flush=True)
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if descriptor > sys.stderr.fileno() and is_pipe(descriptor):
+            os.write(descriptor, b'{"kind": null, "ma')
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def is_pipe(descriptor: int) -> bool:
+    """Whether this is one; not where it has been closed."""
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def say_much(folder: Path, report: Report) -> Listing:
+    """Says more than a pipe holds before it hears that it is to stop, and then saves."""
+    with put_off_signals():
+        for number in range(2000):
+            report(Progress(number, 2000, "steps", "x" * 200))
+        (folder / "saved").write_text("all")
+    raise AssertionError
 
 
 def work(folder: Path, report: Report) -> Listing:
