@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
@@ -30,6 +29,7 @@ from pipelines.sources.content import digest_source
 from pipelines.sources.source import Source
 from tasks.locks import acquire_telling
 from tasks.progress import reporter
+from tasks.work_locks import work_lock
 from tasks.worker import current_worker, working
 
 
@@ -70,7 +70,7 @@ def retrain(
     opened = find_source(source, recipe, home=place)
     check_outside(opened, "--home", place)
     dataset = dataset_name(opened, recipe)
-    lock = FileLock(lock_path(place, dataset))
+    lock = work_lock(lock_path(place, dataset))
     lock_path(place, dataset).parent.mkdir(parents=True, exist_ok=True)
     acquire_telling(lock, lambda: get_run_logger().info("waits for another retraining of %s", dataset))
     try:

@@ -23,6 +23,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from pipelines.errors import InputError, RunError, one_line
+from tasks.work_locks import work_lock
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def hold_devices(devices: Devices, count: int = 1, *, waiting: Callable[[], None
     """
     check_count(devices, count)
     folder = locks_folder()
-    locks = {name: FileLock(folder / f"{name}.lock") for name in devices.names}
+    locks = {name: work_lock(folder / f"{name}.lock") for name in devices.names}
     wait = functools.cache(waiting)
     with ExitStack() as stack:
         # One at a time collects: else two that need two devices could have one each, and wait for ever.

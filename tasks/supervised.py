@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import IO, Any
 from pipelines.store.artifacts import disk_errors
 from tasks.child import SECONDS_TO_LEAVE
 from tasks.spawn import python_command
+from tasks.work_locks import send_locks
 
 _LOG_LINES_SHOWN = 15
 _KILLED_BY_THE_SYSTEM = -signal.SIGKILL
@@ -35,14 +37,18 @@ class Child:
             self._log = None if logs is None else opened.enter_context(_new_log(logs))
             self._keep_log = False
             opened.callback(self._remove_log)
-            self._process = subprocess.Popen(
-                python_command("tasks.child", "main"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                text=True,
-                start_new_session=True,
-            )
+            self._locks, theirs = socket.socketpair()
+            opened.enter_context(self._locks)
+            with theirs:
+                self._process = subprocess.Popen(
+                    python_command("tasks.child", "main", str(theirs.fileno())),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._log,
+                    text=True,
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()],
+                )
             self._opened = opened.pop_all()
 
     @property
@@ -51,10 +57,11 @@ class Child:
         return self._process.poll() is None
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """Asks for something. That the child has ended shows in `answers`."""
+        """Asks for something; with it go the locks that this process holds. That the child has ended shows in `answers`."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
+        with suppress(ConnectionError):
+            locks = send_locks(self._locks)
+            self._process.stdin.write(json.dumps({**request, "locks": locks}) + "\n")
             self._process.stdin.flush()
 
     def answers(self) -> Iterator[dict[str, Any]]:

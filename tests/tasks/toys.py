@@ -82,6 +82,19 @@ def say_much(folder: Path, report: Report) -> Listing:
     raise AssertionError
 
 
+def save_slowly(folder: Path, report: Report) -> Listing:
+    """Works on until it is told to stop, and then saves for as long as there is no file `saved`."""
+    (folder / "pids").write_text(str(os.getpid()))
+    try:
+        while True:
+            threading.Event().wait(0.02)
+    except KeyboardInterrupt:
+        (folder / "saving").touch()
+        while not (folder / "saved").exists():
+            threading.Event().wait(0.02)
+        raise
+
+
 def work(folder: Path, report: Report) -> Listing:
     """Works on until it is told to stop, and then saves; starts a process of its own too."""
     helper = subprocess.Popen(["sleep", "1000"])
