@@ -78,8 +78,10 @@ class Child:
             what: what the child was, to begin the text with.
         """
         self._keep_log = True
-        status = self._process.wait()
-        self.end(save=False)
+        try:
+            status = self._process.wait()  # a core dump may take its time
+        finally:
+            self.end(save=False)
         how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
         hint = ", as the system does when memory runs out" if status == _KILLED_BY_THE_SYSTEM else ""
         told = f"{what} ended by {how}{hint}"
