@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from pydantic import PositiveFloat
@@ -32,6 +31,7 @@ from pipelines.sources.content import digest_listing
 from pipelines.sources.source import Source
 from pipelines.store.in_use import home_in_use
 from tasks.locks import acquire_telling
+from tasks.work_locks import work_lock
 from tasks.worker import current_worker, working
 
 
@@ -79,7 +79,7 @@ def retrain(
     opened = find_source(source, recipe, home=place)
     check_outside(opened, "--home", place)
     dataset = dataset_name(opened, recipe)
-    lock = FileLock(lock_path(place, dataset))
+    lock = work_lock(lock_path(place, dataset))
     lock_path(place, dataset).parent.mkdir(parents=True, exist_ok=True)
     acquire_telling(lock, lambda: get_run_logger().info("waits for another retraining of %s", dataset))
     try:

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -27,6 +28,7 @@ from pydantic_core import to_jsonable_python
 from pipelines.allocator import keep_freed_memory
 from pipelines.progress import Progress
 from tasks.carried_errors import describe_error
+from tasks.work_locks import close_locks, receive_locks
 
 SECONDS_TO_LEAVE = 20.0  # between two steps of training there are at most a few
 
@@ -41,26 +43,32 @@ def read_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -
     return {name: TypeAdapter(hints[name]).validate_python(value) for name, value in arguments.items()}
 
 
-def _serve(requests: queue.SimpleQueue[dict[str, Any] | None], answer: Callable[[dict[str, Any]], None]) -> None:
-    """Does what is asked for, until there is nothing more to come."""
+def _serve(
+    requests: queue.SimpleQueue[dict[str, Any] | None], locks: socket.socket, answer: Callable[[dict[str, Any]], None]
+) -> None:
+    """Does what is asked for, each time under the locks that come with it, until there is nothing more to come."""
 
     def report(progress: Progress) -> None:
         answer({"progress": asdict(progress)})
 
     while (request := requests.get()) is not None:
+        held = receive_locks(locks, request["locks"])
         os.environ.update(request.get("environment", {}))
         if "ahead" in request:
             for name in request["ahead"]:
                 resolve_name(name)
+            close_locks(held)
             continue
         try:
             function = resolve_name(request["function"])
             made = function(**read_arguments(function, request["arguments"]), report=report)
         except Exception as error:  # noqa: BLE001 (the parent raises it again)
-            answer({"error": describe_error(error)})
+            said: dict[str, Any] = {"error": describe_error(error)}
         else:
             kind = f"{type(made).__module__}:{type(made).__qualname__}" if isinstance(made, BaseModel) else None
-            answer({"kind": kind, "made": to_jsonable_python(made, round_trip=True)})
+            said = {"kind": kind, "made": to_jsonable_python(made, round_trip=True)}
+        close_locks(held)  # who is interrupted keeps them to its end, and to that of all that it started
+        answer(said)
 
 
 def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:
@@ -82,10 +90,11 @@ def main() -> None:
     keep_freed_memory()  # before anything starts threads
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    lock = threading.Lock()
+    locks = socket.socket(fileno=int(sys.argv[-1]))
+    answering = threading.Lock()
 
     def answer(content: dict[str, Any]) -> None:
-        with lock, suppress(BrokenPipeError):  # the parent has gone: the listener sees to what follows from that
+        with answering, suppress(BrokenPipeError):  # the parent has gone: the listener sees to what follows from that
             answers.write(json.dumps(content) + "\n")
             answers.flush()
 
@@ -94,14 +103,14 @@ def main() -> None:
     threading.Thread(target=_listen, args=(sys.stdin, requests, left_alone), daemon=True).start()
     status = 0
     try:
-        _serve(requests, answer)
+        _serve(requests, locks, answer)
     except KeyboardInterrupt:
         status = 128 + signal.SIGTERM
     except BaseException:  # noqa: BLE001 (the log tells what it was)
         traceback.print_exc()
         status = 1
     finally:
-        with suppress(KeyboardInterrupt):  # the listener's, where there was nothing to do
+        with suppress(KeyboardInterrupt, OSError):  # the listener's, where there was nothing to do; a full disk under the log
             sys.stderr.flush()
         if left_alone.is_set():
             os.killpg(0, signal.SIGKILL)  # itself, and what it started: nobody else would

@@ -23,6 +23,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from pipelines.errors import InputError, RunError, one_line
+from tasks.work_locks import work_lock
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,13 @@ class Devices:
         return f"{self.kind}-{self.host}"
 
     def environment(self, held: tuple[str, ...]) -> dict[str, str]:
-        """The environment variables with which a new process sees these devices alone, GPU memory growing as it is needed."""
+        """The environment variables with which a new process sees these devices alone, GPU memory growing as it is needed.
+
+        Who has the processor sees no GPU, which others may have: also where nvidia-smi fails. What `CUDA_VISIBLE_DEVICES` says
+        already is left as it is: it may name what nvidia-smi does not list.
+        """
         if self.kind == "cpu":
-            return {}
+            return {} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_VISIBLE_DEVICES": "-1"}
         return {"CUDA_VISIBLE_DEVICES": ",".join(held), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
@@ -79,7 +84,7 @@ def hold_devices(devices: Devices, count: int = 1, *, waiting: Callable[[], None
     """
     check_count(devices, count)
     folder = locks_folder()
-    locks = {name: FileLock(folder / f"{name}.lock") for name in devices.names}
+    locks = {name: work_lock(folder / f"{name}.lock") for name in devices.names}
     wait = functools.cache(waiting)
     with ExitStack() as stack:
         # One at a time collects: else two that need two devices could have one each, and wait for ever.

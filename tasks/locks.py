@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.progress import Progress
 from tasks.progress import current_listener
+from tasks.work_locks import work_lock
 from tasks.worker import rest_worker
 
 _QUIET_WAIT_SECONDS = 5.0  # for a lock, before it is said what is waited for
@@ -105,4 +106,4 @@ class FileLocks:
 
     def _lock(self, key: str) -> FileLock:
         self._folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._folder / f"{key}.lock")
+        return work_lock(self._folder / f"{key}.lock")

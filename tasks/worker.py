@@ -1,31 +1,27 @@
 """Where the heavy stages of a run happen: one supervised child process for all of them, so that TensorFlow starts once.
 
-A native crash or a lack of memory ends the child, not the flow; what it held of a GPU's memory is free when it has gone. It
-has a session of its own, so that Ctrl-C reaches the flow alone, which then tells the child to save and to leave.
+A native crash or a lack of memory ends the child, not the flow; what it held of a GPU's memory is free when it has gone.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import tempfile
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import IO, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from pydantic_core import to_jsonable_python
 
 from pipelines.errors import RunError
 from pipelines.progress import Progress, Report
 from tasks.carried_errors import make_error
-from tasks.child import SECONDS_TO_LEAVE
 from tasks.progress import reporter
-from tasks.spawn import python_command
+from tasks.supervised import Child
+
+logger = logging.getLogger(__name__)
 
 # The function of each heavy stage. It takes `report`, and arguments that JSON can carry by its annotations; what it returns is
 # a pydantic model, or JSON's.
@@ -39,8 +35,6 @@ STAGES: Mapping[str, str] = {
     "export": "pipelines.export.export:export",
     "gate": "pipelines.gate.gate:judge_challenger",
 }
-_LOG_LINES_SHOWN = 15
-_KILLED_BY_THE_SYSTEM = -signal.SIGKILL
 
 
 class WorkerLostError(RunError):
@@ -98,8 +92,7 @@ class ChildWorker:
         self._logs = logs
         self._slot, self._held = slot, ExitStack()
         self._environment: dict[str, str] | None = None  # of the slot; None where there is none
-        self._process: subprocess.Popen[str] | None = None
-        self._log: IO[bytes] | None = None
+        self._child: Child | None = None
         self._busy = False
 
     def __enter__(self) -> Self:
@@ -112,7 +105,7 @@ class ChildWorker:
 
     def expect(self) -> None:
         """Starts the child and has it import what all heavy stages need."""
-        self._ask({"ahead": list(STAGES.values())})
+        self._living().ask({"ahead": list(STAGES.values())})
 
     def run(self, stage: str, arguments: Mapping[str, Any], *, report: Report) -> Any:
         """Runs one stage in the child.
@@ -125,10 +118,9 @@ class ChildWorker:
             if self._environment is None:
                 self._environment = self._held.enter_context(self._slot(report))
             asked = {"function": STAGES[stage], "arguments": to_jsonable_python(dict(arguments), round_trip=True)}
-            self._ask({**asked, "environment": self._environment})
-            return self._await(stage, report)
-        except WorkerLostError:
-            raise
+            child, self._busy = self._living(), True
+            child.ask({**asked, "environment": self._environment})
+            return self._await(child, stage, report)
         except BaseException:
             # Ctrl-C, a cancelled flow run, or an error of this side: nobody would read the child's answer.
             if self._busy:
@@ -137,34 +129,22 @@ class ChildWorker:
 
     def rest(self) -> None:
         """Ends the child if there is one, and then lets go of its device."""
-        if self._process is not None:
+        try:
             self._end()
-        self._environment = None
-        self._held.close()
+        finally:
+            self._environment = None
+            self._held.close()
 
-    def _ask(self, request: Mapping[str, Any]) -> None:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._busy = "function" in request
-        with suppress(BrokenPipeError):  # it is seen, and told, when the answer is awaited
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+    def _living(self) -> Child:
+        """The child, another one if it has ended meanwhile, which is said."""
+        if self._child is not None and not self._child.lives:
+            logger.warning("%s", self._bury("the process of the heavy stages, which had nothing to do,"))
+        if self._child is None:
+            self._child = Child(self._logs)
+        return self._child
 
-    def _start(self) -> None:
-        if self._logs is not None:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            self._log = tempfile.NamedTemporaryFile(dir=self._logs, prefix="worker-", suffix=".log", delete=False)  # noqa: SIM115
-        pipe = subprocess.PIPE
-        command = python_command("tasks.child", "main")
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, start_new_session=True)
-
-    def _await(self, stage: str, report: Report) -> Any:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            content = json.loads(line)
+    def _await(self, child: Child, stage: str, report: Report) -> Any:
+        for content in child.answers():
             if "progress" in content:
                 report(Progress(**content["progress"]))
                 continue
@@ -172,48 +152,18 @@ class ChildWorker:
             if "error" in content:
                 raise make_error(content["error"])
             return resolve_name(content["kind"]).model_validate(content["made"]) if content["kind"] else content["made"]
-        raise WorkerLostError(self._tell_loss(stage))
+        raise WorkerLostError(self._bury(f"the process of stage `{stage}`"))
 
-    def _tell_loss(self, stage: str) -> str:
-        """What is known of a child that ended by itself; its log stays."""
-        assert self._process is not None
-        status, log = self._process.wait(), Path(self._log.name) if self._log else None
-        self._forget(keep_log=True)
-        how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-        hint = ", as the system does when memory runs out" if status == _KILLED_BY_THE_SYSTEM else ""
-        told = f"the process of stage `{stage}` ended by {how}{hint}"
-        if log is None:
-            return told
-        return "\n".join([f"{told}; its log is {log}", *log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]])
+    def _bury(self, what: str) -> str:
+        assert self._child is not None
+        lost, self._child, self._busy = self._child, None, False
+        return lost.tell_loss(what)
 
     def _end(self) -> None:
-        """Has the child save what it is at and leave; one that does not, in time, is killed with all that it started."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            if self._busy:
-                with suppress(BrokenPipeError):
-                    self._process.stdin.close()  # the child takes this as SIGTERM
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(SECONDS_TO_LEAVE)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._forget(keep_log=False)
-
-    def _forget(self, *, keep_log: bool) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
-        if self._log is not None:
-            self._log.close()
-            if not keep_log:
-                Path(self._log.name).unlink(missing_ok=True)
-        self._process, self._log, self._busy = None, None, False
+        child, save = self._child, self._busy
+        self._child, self._busy = None, False
+        if child is not None:
+            child.end(save=save)
 
 
 _worker: ContextVar[Worker | None] = ContextVar("worker", default=None)

@@ -33,6 +33,7 @@ def active_slots(name: str) -> int:
 @pytest.fixture(autouse=True)
 def _own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEMILL_SLOTS", str(tmp_path / "slots"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_a_slot_is_taken_on_the_server_and_the_next_one_waits_and_says_for_what(configured: Server, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_slot_is_taken_on_the_server_and_the_next_one_waits_and_says_for_what(
     ending = threading.Thread(target=lambda: waiting.wait(60) and holder.communicate())
     ending.start()
     with device_slot(report=hear) as environment:
-        assert environment == {}
+        assert environment == {"CUDA_VISIBLE_DEVICES": "-1"}
         assert active_slots(limit) == 1
     ending.join()
     assert holder.returncode == 0

@@ -64,7 +64,15 @@ def test_a_host_without_a_driver_has_its_processor(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     devices = find_devices({})
     assert (devices.kind, devices.names) == ("cpu", ("cpu",))
-    assert devices.environment(("cpu",)) == {}
+    assert devices.environment(("cpu",)) == {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@pytest.mark.parametrize("by_hand", ["", "-1", "MIG-of-which-the-driver-tells-nothing"])
+def test_who_has_the_processor_sees_no_gpu_but_what_was_named_by_hand(by_hand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = Devices("cpu", ("cpu",), "here")
+    assert cpu.environment(("cpu",)) == {"CUDA_VISIBLE_DEVICES": "-1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", by_hand)
+    assert cpu.environment(("cpu",)) == {}
 
 
 def test_a_driver_that_fails_is_said_and_leaves_the_processor(

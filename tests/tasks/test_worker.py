@@ -15,11 +15,13 @@ import pytest
 
 from pipelines.errors import InputError
 from pipelines.progress import Progress, Report, ignore_progress
+from tasks import supervised
 from tasks import worker as worker_module
 from tasks.worker import ChildWorker, InProcess, WorkerLostError, current_worker, use_worker, working
 from tests.processes import is_running, wait_for
 
-TOYS = {name: f"tests.tasks.toys:{name}" for name in ("tell_pid", "tell_device", "fail", "die", "work", "ignore")}
+NAMES = ("tell_pid", "tell_device", "fail", "die", "crash", "break_off", "say_much", "work", "ignore")
+TOYS = {name: f"tests.tasks.toys:{name}" for name in NAMES}
 
 
 @pytest.fixture
@@ -27,6 +29,10 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChildWork
     monkeypatch.setattr(worker_module, "STAGES", TOYS)
     with ChildWorker(tmp_path / "logs") as worker:
         yield worker
+
+
+def open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def pids_in(folder: Path) -> list[int]:
@@ -72,6 +78,33 @@ def test_a_lost_child_is_told_with_its_last_lines_and_the_next_stage_gets_anothe
     child.run("tell_pid", {"name": "another"}, report=ignore_progress)
 
 
+def test_an_answer_that_breaks_off_is_told_as_the_loss_that_it_is(child: ChildWorker) -> None:
+    with pytest.raises(WorkerLostError, match=r"(?s)stage `break_off` ended by SIGKILL.*the last words"):
+        child.run("break_off", {}, report=ignore_progress)
+
+
+def test_what_a_child_that_crashed_had_started_does_not_stay(tmp_path: Path, child: ChildWorker) -> None:
+    with pytest.raises(WorkerLostError, match="SIGABRT"):
+        child.run("crash", {"folder": tmp_path}, report=ignore_progress)
+    wait_for(lambda: not any(map(is_running, pids_in(tmp_path))))
+
+
+def test_a_child_that_ends_while_it_is_idle_is_told_and_replaced_and_nothing_of_it_stays_open(
+    tmp_path: Path, child: ChildWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = open_files()
+    first = child.run("tell_pid", {"name": "x"}, report=ignore_progress).files
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not is_running(first))
+    assert child.run("tell_pid", {"name": "y"}, report=ignore_progress).files != first
+    assert "which had nothing to do, ended by SIGKILL" in caplog.text
+    assert "what a library says on standard output" in caplog.text
+    child.rest()
+    assert open_files() == before
+    (log,) = (tmp_path / "logs").iterdir()
+    assert str(log) in caplog.text
+
+
 def test_what_interrupts_the_parent_has_the_child_save_and_leave_with_all_that_it_started(
     tmp_path: Path, child: ChildWorker
 ) -> None:
@@ -84,8 +117,17 @@ def test_what_interrupts_the_parent_has_the_child_save_and_leave_with_all_that_i
     wait_for(lambda: not any(map(is_running, pids_in(tmp_path))))
 
 
+def test_a_child_that_has_more_to_say_than_anybody_reads_saves_and_leaves(tmp_path: Path, child: ChildWorker) -> None:
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        child.run("say_much", {"folder": tmp_path}, report=interrupt)
+    assert (tmp_path / "saved").is_file()
+
+
 def test_a_child_that_does_not_leave_is_killed(tmp_path: Path, child: ChildWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "SECONDS_TO_LEAVE", 0.1)
+    monkeypatch.setattr(supervised, "SECONDS_TO_LEAVE", 0.1)
 
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
@@ -110,6 +152,17 @@ with worker.ChildWorker(Path({str(tmp_path)!r}, "logs")) as child:
     wait_for((tmp_path / "saved").is_file)
     wait_for(lambda: not is_running(pids[0]))
     wait_for(lambda: not is_running(pids[1]))
+
+
+def test_a_child_that_can_not_be_started_leaves_nothing(
+    tmp_path: Path, child: ChildWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_files()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        child.run("tell_pid", {"name": "x"}, report=ignore_progress)
+    assert open_files() == before
+    assert list((tmp_path / "logs").iterdir()) == []
 
 
 def test_the_device_is_taken_for_the_first_stage_named_to_the_child_and_let_go_of_after_it(
