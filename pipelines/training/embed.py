@@ -27,6 +27,7 @@ from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import Examples, read_examples
 from pipelines.errors import RunError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
 from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
@@ -175,7 +176,7 @@ def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _K
 
 def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Model]) -> Callable[[Any], tuple[Any, ...]]:
     """A graph that takes images through frozen parts in turn and gives what each made, the last one's first."""
-    side = prepared.image_size
+    side, parts = prepared.image_size, [fold_normalization(part) for part in parts]
 
     @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)], jit_compile=False)  # type: ignore[untyped-decorator]
     def run(images: Any) -> tuple[Any, ...]:

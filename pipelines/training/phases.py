@@ -30,6 +30,7 @@ from pipelines.data.batches import (
 from pipelines.data.prepare import read_examples, read_split
 from pipelines.errors import InputError, RunError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import split_at_freeze_line
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
@@ -156,7 +157,9 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
     if config.augment.where == "model":
         augmentation = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
         augmentation.build((None, *model.input_shape[1:]))
-    return Learner(split.suffix, split.prefix, augmentation) if split else Learner(model, None, augmentation)
+    if split is None:
+        return Learner(model, None, augmentation)
+    return Learner(split.suffix, fold_normalization(split.prefix), augmentation)
 
 
 def _phase_data(
