@@ -26,9 +26,10 @@ from pipelines.contracts import Artifact, Embedded, PreparedImages, StoredActiva
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import Examples, read_examples
 from pipelines.errors import RunError
-from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.assemble import set_trainable_head, set_trainable_top
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
+from pipelines.models.kept import take_classifier
 from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
@@ -143,7 +144,7 @@ def _augment_digest(augment: AugmentConfig) -> str:
 def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
     """The frozen part, or None where its work is not stored, and a line that says so."""
     side, classes = prepared.image_size, len(prepared.classes)
-    classifier = build_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
+    classifier = take_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
     set_trainable_head(classifier)
     head, line = split_at_freeze_line(classifier), None
     if head is None:
