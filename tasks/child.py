@@ -26,6 +26,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from pipelines.allocator import keep_freed_memory
+from pipelines.models.kept import keeping_classifier
 from pipelines.progress import Progress
 from tasks.carried_errors import describe_error
 from tasks.work_locks import close_locks, receive_locks
@@ -103,7 +104,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(sys.stdin, requests, left_alone), daemon=True).start()
     status = 0
     try:
-        _serve(requests, locks, answer)
+        with keeping_classifier():
+            _serve(requests, locks, answer)
     except KeyboardInterrupt:
         status = 128 + signal.SIGTERM
     except BaseException:  # noqa: BLE001 (the log tells what it was)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
@@ -48,10 +49,16 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
     Raises:
         RunError: a row can't be read.
     """
+
+    # Not `model.predict_on_batch`, which builds a second graph for the smaller last batch.
+    @tf.function(input_signature=[tf.TensorSpec([None, *reader.shape], reader.dtype)], jit_compile=False)  # type: ignore[untyped-decorator]
+    def predict(images: Any) -> Any:
+        return model(tf.cast(images, tf.float32), training=False)
+
     batches, done = [], 0
     with own_errors(), put_off_signals() as let_signals_through:
         for images in build_plain_dataset(reader, batch_size=EVALUATION_BATCH_SIZE):
-            batches.append(model.predict_on_batch(images))
+            batches.append(predict(images).numpy())
             done += len(batches[-1])
             report(done)
             let_signals_through()

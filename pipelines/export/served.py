@@ -47,5 +47,7 @@ def write_saved_model(
     # Not `keras.export.ExportArchive`: it looks through every layer and traces the network three times more.
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.string, name=INPUT_NAME)])
+    # Nothing of it is for autograph, which would take a second to read all functions that it calls.
+    signature = [tf.TensorSpec([None], tf.string, name=INPUT_NAME)]
+    module.serve = tf.function(serve, input_signature=signature, autograph=False)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})

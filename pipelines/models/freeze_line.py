@@ -102,7 +102,9 @@ class _PointwiseProduct(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """As the convolution's."""
         layer = self.convolution
-        outputs = keras.ops.matmul(inputs, keras.ops.cast(layer.kernel[0, 0], inputs.dtype))
+        # Not `kernel[0, 0]`, whose gradient fills a kernel of zeros and copies into it.
+        kernel = keras.ops.reshape(layer.kernel, layer.kernel.shape[2:])
+        outputs = keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype))
         if layer.use_bias:
             outputs = outputs + keras.ops.cast(layer.bias, inputs.dtype)
         return layer.activation(outputs)

@@ -26,8 +26,10 @@ from pipelines.contracts import Artifact, Embedded, PreparedImages, StoredActiva
 from pipelines.data.batches import EVALUATION_BATCH_SIZE
 from pipelines.data.prepare import Examples, read_examples
 from pipelines.errors import RunError
-from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.assemble import set_trainable_head, set_trainable_top
+from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
+from pipelines.models.kept import take_classifier
 from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
@@ -142,7 +144,7 @@ def _augment_digest(augment: AugmentConfig) -> str:
 def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
     """The frozen part, or None where its work is not stored, and a line that says so."""
     side, classes = prepared.image_size, len(prepared.classes)
-    classifier = build_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
+    classifier = take_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
     set_trainable_head(classifier)
     head, line = split_at_freeze_line(classifier), None
     if head is None:
@@ -175,7 +177,7 @@ def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _K
 
 def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Model]) -> Callable[[Any], tuple[Any, ...]]:
     """A graph that takes images through frozen parts in turn and gives what each made, the last one's first."""
-    side = prepared.image_size
+    side, parts = prepared.image_size, [fold_normalization(part) for part in parts]
 
     @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)], jit_compile=False)  # type: ignore[untyped-decorator]
     def run(images: Any) -> tuple[Any, ...]:

@@ -29,8 +29,10 @@ from pipelines.data.batches import (
 )
 from pipelines.data.prepare import read_examples, read_split
 from pipelines.errors import InputError, RunError
-from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.models.assemble import set_trainable_head, set_trainable_top
+from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import split_at_freeze_line
+from pipelines.models.kept import take_classifier
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
 from pipelines.store.activations import ViewReader
@@ -124,9 +126,9 @@ def fine_tune(
 def _build(prepared: PreparedImages, config: TrainingConfig, *, weights_follow: bool = False) -> Any:
     """The classifier; without pretrained weights where trained ones are put in right after."""
     make_deterministic(config.seed)
-    model = config.model.model_copy(update={"weights": "none"}) if weights_follow else config.model
+    shape = {"image_size": prepared.image_size, "num_classes": len(prepared.classes)}
     with layers_in(config.precision):
-        return build_classifier(model, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=config.seed)
+        return take_classifier(config.model, **shape, seed=config.seed, weights_follow=weights_follow)
 
 
 def make_deterministic(seed: int) -> None:
@@ -156,7 +158,9 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
     if config.augment.where == "model":
         augmentation = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
         augmentation.build((None, *model.input_shape[1:]))
-    return Learner(split.suffix, split.prefix, augmentation) if split else Learner(model, None, augmentation)
+    if split is None:
+        return Learner(model, None, augmentation)
+    return Learner(split.suffix, fold_normalization(split.prefix), augmentation)
 
 
 def _phase_data(

@@ -11,7 +11,8 @@ import numpy as np
 from pipelines.config import ModelConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.errors import RunError
-from pipelines.models.assemble import backbone_of, build_classifier
+from pipelines.models.assemble import backbone_of
+from pipelines.models.kept import take_classifier
 from pipelines.models.weights_file import mend_normalization
 from pipelines.store.artifacts import artifact_path, disk_errors, publish, scratch_folder
 from pipelines.training.history import write_history
@@ -54,7 +55,7 @@ def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
 
 def rebuild(home: Path, prepared: PreparedImages, trained: TrainedModel, *, model: ModelConfig) -> Any:
     """The trained Keras model, from its description and its weights; gives logits float32 [B, classes]."""
-    config = model.model_copy(update={"weights": "none"})
-    rebuilt = build_classifier(config, image_size=prepared.image_size, num_classes=len(prepared.classes), seed=0)
+    shape = {"image_size": prepared.image_size, "num_classes": len(prepared.classes)}
+    rebuilt = take_classifier(model, **shape, seed=0, weights_follow=True)
     load_weights(home, trained, rebuilt)
     return rebuilt

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipelines.errors import RunError
 from pipelines.evaluation.predictions import predict_probabilities
@@ -35,8 +36,9 @@ class Damaged(Reader):
 class Model:
     """Gives the first pixel."""
 
-    def predict_on_batch(self, images: Any) -> Any:
-        return np.asarray(images)[:, 0, 0, :1].astype(np.float32)
+    def __call__(self, images: Any, *, training: bool) -> Any:
+        assert not training
+        return images[:, 0, 0, :1]
 
 
 def test_each_image_is_predicted_in_its_order_and_counted() -> None:
@@ -48,9 +50,12 @@ def test_each_image_is_predicted_in_its_order_and_counted() -> None:
 
 def test_an_interruption_waits_for_the_end_of_a_batch() -> None:
     class Interrupted(Model):
-        def predict_on_batch(self, images: Any) -> Any:
-            os.kill(os.getpid(), signal.SIGINT)
-            return super().predict_on_batch(images)
+        def __call__(self, images: Any, *, training: bool) -> Any:
+            def interrupt(values: Any) -> Any:
+                os.kill(os.getpid(), signal.SIGINT)
+                return values
+
+            return tf.numpy_function(interrupt, [super().__call__(images, training=training)], tf.float32)
 
     counted: list[int] = []
     with pytest.raises(KeyboardInterrupt):
@@ -61,3 +66,16 @@ def test_an_interruption_waits_for_the_end_of_a_batch() -> None:
 def test_a_damaged_row_is_said_in_our_words() -> None:
     with pytest.raises(RunError, match=r"^x\.arrow is damaged; remove it and run again$"):
         predict_probabilities(Model(), Damaged())  # type: ignore[arg-type]
+
+
+def test_a_smaller_last_batch_is_no_second_trace() -> None:
+    class Counting(Model):
+        traces = 0
+
+        def __call__(self, images: Any, *, training: bool) -> Any:
+            self.traces += 1
+            return super().__call__(images, training=training)
+
+    model = Counting()
+    predict_probabilities(model, Reader())  # type: ignore[arg-type]
+    assert model.traces == 1

@@ -15,6 +15,7 @@ from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError
 from pipelines.models.assemble import backbone_of, build_classifier, set_trainable_head, set_trainable_top
 from pipelines.models.backbones import BACKBONES
+from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
 from tests.models.test_assemble import batch_norms, perturb
 
@@ -64,6 +65,18 @@ def test_prefix_then_suffix_is_the_whole_and_shares_its_weights(model: keras.Mod
         learns = {id(weight) for weight in model.trainable_weights}
         assert {id(weight) for weight in parts.suffix.trainable_weights} == learns
         assert {id(weight) for weight in [*parts.prefix.weights, *parts.suffix.weights]} >= {id(each) for each in model.weights}
+
+
+def test_a_folded_prefix_is_the_same_function(model: keras.Model) -> None:
+    """But for rounding: as near as its answer to pixels that differ in their last bit, which some random networks blow up."""
+    set_trainable_top(model, layers=TOP)
+    prefix, images = split(model).prefix, batch_for(model)
+    expected, nudged, received = (
+        np.asarray(network(pixels, training=False))
+        for network, pixels in ((prefix, images), (prefix, np.nextafter(images, 256)), (fold_normalization(prefix), images))
+    )
+    rounding = np.abs(nudged - expected).max()
+    assert np.abs(received - expected).max() <= 1e-5 * np.abs(expected).max() + 30 * rounding
 
 
 def test_learning_from_stored_activations_is_learning_from_images(model: keras.Model) -> None:
