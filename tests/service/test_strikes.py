@@ -46,7 +46,8 @@ STAGES = {
     "promote": "/artifacts/gate.json",
     "retrain": "/retrained/",
 }
-# Each costs 11 s of processor time. The others passed here too, when they were last in this list, and their child is killed below.
+# Each costs 11 s of processor time. Ingest, prepare, embed and evaluate passed too when they were here; the child or the worker
+# is killed there below.
 FLOW_DIES_AT = ("scan", "fine_tune", "export", "register", "gate", "promote", "retrain")
 
 
