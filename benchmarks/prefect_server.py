@@ -30,7 +30,9 @@ def running_server(folder: Path) -> Iterator[str]:
     }
     quiet = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"}
     command = [sys.executable, "-m", "prefect", "server", "start"]
-    with subprocess.Popen(command, env={**os.environ, **own, **quiet}, stdout=subprocess.DEVNULL) as server:
+    # SQLite under bursts: tracebacks of "database is locked", after which the server tries again.
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env={**os.environ, **own, **quiet}, **silent) as server:
         try:
             deadline = time.monotonic() + _START_SECONDS
             while not _answers(url):
