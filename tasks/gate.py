@@ -12,11 +12,11 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.config import GateConfig
 from pipelines.gate.decide import Decision
 from tasks.artifacts import send
-from tasks.policies import Place
+from tasks.policies import Place, was_lost
 from tasks.worker import run_stage
 
 
-@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False, retries=1, retry_condition_fn=was_lost)
 def gate_task(
     place: Place, dataset: str, challenger: Path, champion: Path | None, config: GateConfig, near_equal_bits: int
 ) -> Decision:

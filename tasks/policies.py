@@ -113,13 +113,14 @@ def stage_task(stage: str) -> Callable[[Callable[P, R]], Task[P, R]]:
             cache_policy=StagePolicy(stage=stage),
             result_serializer=DescriptorSerializer(),
             retries=1,
-            retry_condition_fn=_was_lost,
+            retry_condition_fn=was_lost,
         )(run)
 
     return make
 
 
-def _was_lost(stage_task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool:
+def was_lost(stage_task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool:
+    """Whether a stage failed since its process ended in the middle: Prefect's condition for trying it once more."""
     error = state.result(raise_on_failure=False)
     if not isinstance(error, WorkerLostError):
         return False

@@ -112,7 +112,7 @@ def test_the_file_deploys_with_its_schedules_limits_and_triggers(configured: Ser
         assert found.name == "photos"
         assert found.pull_steps == []
         assert found.parameters["home"] == "/srv/imagemill"
-        assert found.job_variables == {"working_dir": "/srv/imagemill"}
+        assert found.job_variables == {"working_dir": "/srv/imagemill", "stream_output": False}
         assert found.global_concurrency_limit.limit == 1
         assert found.concurrency_options.collision_strategy.value == "ENQUEUE"
         assert len(found.schedules) == len(entry.get("schedules", []))
