@@ -45,9 +45,9 @@ from tasks.worker import WorkerLostError
 STAGE_VERSIONS: Mapping[str, int] = {
     "ingest": 3,
     "prepare": 2,
-    "embed": 1,
-    "head": 3,
-    "fine_tune": 3,
+    "embed": 2,
+    "head": 4,
+    "fine_tune": 4,
     "evaluate": 1,
     "export": 2,
 }
