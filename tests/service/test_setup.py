@@ -35,7 +35,7 @@ def deployed(name: str, *, entrypoint: str = "flows.train.train_model", **option
 
 
 @pytest.fixture(scope="module", autouse=True)
-def silent_runs(server: Server) -> dict[str, UUID]:
+def silent_runs(server: Server) -> Iterator[dict[str, UUID]]:
     """Two runs that say that they live and then no more, before the other tests: one of a flow of ours, one of others."""
     from prefect.client.orchestration import get_client
     from prefect.events.clients import get_events_client
@@ -50,10 +50,10 @@ def silent_runs(server: Server) -> dict[str, UUID]:
             await client.emit(event)
 
     runs: dict[str, UUID] = {}
-    configured = temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: AUTH})
-    with configured, get_client(sync_client=True) as client:
+    settings = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: AUTH}
+    with temporary_settings(settings), get_client(sync_client=True) as client:
         quick = silent_automation(timedelta(seconds=10))
-        client.create_automation(quick.model_copy(update={"name": "quick"}))
+        automation = client.create_automation(quick.model_copy(update={"name": "quick"}))
         for name in ("retrain", "theirs"):
             flow = client.create_flow_from_name(name)
             response = client.request("POST", "/flow_runs/", json={"flow_id": str(flow), "state": None})
@@ -66,7 +66,9 @@ def silent_runs(server: Server) -> dict[str, UUID]:
                 related=[{**of_flow, "prefect.resource.name": name}],  # type: ignore[list-item]
             )
             asyncio.run(beat(event))
-    return runs
+    yield runs
+    with temporary_settings(settings), get_client(sync_client=True) as client:
+        client.delete_automation(automation)  # it would end the runs of other tests, which beat more slowly
 
 
 def test_what_is_missing_is_made_and_found_the_next_time(
