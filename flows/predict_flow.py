@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -48,10 +50,25 @@ def predict_flow(model: str, images: str, out: str | None = None, home: str | No
     now = datetime.now().astimezone()
     target = Path(out).absolute() if out else folder / "predictions" / f"{now:%Y%m%d-%H%M%S-%f}.parquet"
     said = io.StringIO()
-    with device_slot(report=reporter("predict")) as environment:
-        os.environ.update(environment)  # read when TensorFlow is imported, for the first time in this process, below
+    # TensorFlow reads its environment when it is imported, for the first time in this process, by what is called below.
+    with device_slot(report=reporter("predict")) as environment, _told(environment):
         target.parent.mkdir(parents=True, exist_ok=True)
         predict_images(run, Path(images), out=target, console=Console(file=said, width=200))
     for line in said.getvalue().splitlines():
         get_run_logger().info(line)
     return str(target)
+
+
+@contextmanager
+def _told(environment: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables in the block; afterwards the device may be another's."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -13,13 +13,10 @@ from tests.flows.conftest import Runs
 pytestmark = pytest.mark.slow
 
 
-def test_predictions_go_to_a_new_file_of_the_home_each_time(
-    warm: tuple[Runs, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_go_to_a_new_file_of_the_home_each_time(warm: tuple[Runs, Path], tmp_path: Path) -> None:
     from flows.predict_flow import predict_flow
 
     runs, folder = warm
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # as it is left by who has the processor
     before = dict(os.environ)
     written = [Path(predict_flow(str(folder), str(runs.source), home=str(tmp_path))) for _ in range(2)]
     assert dict(os.environ) == before
