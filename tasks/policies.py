@@ -48,8 +48,8 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "embed": 2,
     "head": 4,
     "fine_tune": 4,
-    "evaluate": 1,
-    "export": 2,
+    "evaluate": 2,
+    "export": 3,
 }
 
 _home: ContextVar[Path] = ContextVar("home")

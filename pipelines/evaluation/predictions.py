@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
+from pipelines.models.folding import fold_normalization
 from pipelines.signals import put_off_signals
 from pipelines.store.rows import RowReader
 
@@ -49,11 +50,12 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
     Raises:
         RunError: a row can't be read.
     """
+    folded = fold_normalization(model)
 
     # Not `model.predict_on_batch`, which builds a second graph for the smaller last batch.
     @tf.function(input_signature=[tf.TensorSpec([None, *reader.shape], reader.dtype)], jit_compile=False)  # type: ignore[untyped-decorator]
     def predict(images: Any) -> Any:
-        return model(tf.cast(images, tf.float32), training=False)
+        return folded(tf.cast(images, tf.float32), training=False)
 
     batches, done = [], 0
     with own_errors(), put_off_signals() as let_signals_through:

@@ -79,26 +79,26 @@ class _FoldedConvolution(keras.layers.Layer):
 
     def __init__(self, convolution: Any, normalization: keras.layers.BatchNormalization) -> None:
         super().__init__(name=convolution.name, dtype="float32")
-        self._convolution = convolution
-        self._depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+        # What is asked of the convolution, and not the layer itself, whose weights Keras would count as this model's.
+        self._spec_of = convolution.compute_output_spec
+        self._options = {name: getattr(convolution, name) for name in ("strides", "padding", "dilation_rate")}
+        depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+        self._convolve = keras.ops.depthwise_conv if depthwise else keras.ops.conv
         scale, shift = _scale_and_shift(normalization)
         kernel = np.asarray(convolution.kernel, np.float64)
         # A depthwise kernel is [height, width, channels, multiplier], and its results are ordered so.
-        self._kernel = (kernel * (scale.reshape(kernel.shape[2:]) if self._depthwise else scale)).astype(np.float32)
+        self._kernel = (kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)).astype(np.float32)
         bias = np.asarray(convolution.bias, np.float64) if convolution.use_bias else 0.0
         self._bias = (bias * scale + shift).astype(np.float32)
         self.built = True
 
     def call(self, inputs: Any) -> Any:
         """As both layers, in inference."""
-        convolve = keras.ops.depthwise_conv if self._depthwise else keras.ops.conv
-        layer = self._convolution
-        options = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
-        return tf.nn.bias_add(convolve(inputs, self._kernel, data_format="channels_last", **options), self._bias)
+        return tf.nn.bias_add(self._convolve(inputs, self._kernel, data_format="channels_last", **self._options), self._bias)
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Shape and type of the result."""
-        return self._convolution.compute_output_spec(inputs)
+        return self._spec_of(inputs)
 
 
 def _scale_and_shift(layer: keras.layers.BatchNormalization) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -65,6 +65,12 @@ def test_an_answer_has_every_output(saved: tuple[Any, Path]) -> None:
     assert answer["predicted"].numpy()[1].decode() == CLASSES[best]
 
 
+def test_its_normalization_is_part_of_its_convolutions(saved: tuple[Any, Path]) -> None:
+    loaded = tf.saved_model.load(str(saved[1]))
+    head = [weight.shape for weight in saved[0].layers[-2].weights]
+    assert sorted(weight.shape.as_list() for weight in loaded.weights) == sorted(map(list, head))
+
+
 def test_the_probe_imports_nothing_but_tensorflow() -> None:
     tree = ast.parse(parity._PROBE.read_text())
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
