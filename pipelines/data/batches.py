@@ -126,6 +126,7 @@ def _in_order(
     """Batches that `load` makes of (examples int64 [B], epoch, showings int64 [B]), in the order of each epoch."""
     members = _make_members(labels, batch_size=batch_size, sampling=sampling, seed=seed, worker=worker)
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load_step(step: Any) -> tuple[Any, Any]:
         chosen, epoch, showings = members(step)
         types = [part.dtype for part in spec]
@@ -160,6 +161,7 @@ def examples_of_step(
 def build_plain_dataset(reader: RowReader | ViewReader, *, batch_size: int) -> Any:
     """One pass over the rows in their own order, as batches [B, ...]: images, or activations of plain images."""
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def load_batch(start: Any) -> Any:
         chosen = tf.range(start, tf.minimum(start + batch_size, len(reader)))
         rows = tf.numpy_function(reader.gather, [chosen], reader.dtype, stateful=False)

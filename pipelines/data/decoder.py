@@ -192,7 +192,7 @@ def _trace_once(trace: Any) -> Any:
 @_trace_once
 def _trace_decoder(*, image_size: int, resize: Literal["stretch", "crop"]) -> Any:
     """A graph from the bytes of a file to its pixels."""
-    decode = tf.function(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize))
+    decode = tf.function(lambda contents: decode_and_resize(contents, image_size=image_size, resize=resize), autograph=False)
     return decode.get_concrete_function(tf.TensorSpec([], tf.string))
 
 
@@ -206,5 +206,7 @@ def _trace_batch_decoder(*, ratio: int | None, image_size: int, resize: Literal[
             return decode_and_resize(contents, image_size=image_size, resize=resize)
         return resize_jpeg(contents, ratio=ratio, image_size=image_size, resize=resize)
 
-    decode_all = tf.function(lambda files: tf.map_fn(decode, files, fn_output_signature=pixels, parallel_iterations=1))
-    return decode_all.get_concrete_function(tf.TensorSpec([None], tf.string))
+    def decode_all(files: tf.Tensor) -> tf.Tensor:
+        return tf.map_fn(decode, files, fn_output_signature=pixels, parallel_iterations=1)
+
+    return tf.function(decode_all, autograph=False).get_concrete_function(tf.TensorSpec([None], tf.string))

@@ -53,7 +53,7 @@ def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[in
     folded = fold_normalization(model)
 
     # Not `model.predict_on_batch`, which builds a second graph for the smaller last batch.
-    @tf.function(input_signature=[tf.TensorSpec([None, *reader.shape], reader.dtype)], jit_compile=False)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec([None, *reader.shape], reader.dtype)], jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
     def predict(images: Any) -> Any:
         return folded(tf.cast(images, tf.float32), training=False)
 

@@ -78,8 +78,9 @@ class Trainer:
         self._strategy = tf.distribute.get_strategy()
         self._devices = self._strategy.num_replicas_in_sync
         step = self._train_step if self._devices == 1 else self._mirrored_step
-        self._step = tf.function(step, input_signature=element_spec, jit_compile=False)
-        self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False)
+        # No autograph: there is nothing to convert, and it would read every function that they call.
+        self._step = tf.function(step, input_signature=element_spec, jit_compile=False, autograph=False)
+        self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False, autograph=False)
 
     @property
     def steps_done(self) -> int:
