@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binomtest
 
 
 class ClassComparison(BaseModel):
@@ -101,6 +100,8 @@ def mcnemar_p(won: int, lost: int) -> float:
 
     1 where there are none (McNemar, 1947; the exact form is the sign test).
     """
+    from scipy.stats import binomtest  # half a second, which every flow would pay at its start
+
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
 
 
