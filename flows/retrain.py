@@ -18,11 +18,14 @@ from flows.promotion import find_champion
 from flows.request import check_home, check_outside, check_request, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
+    Start,
     challenger_folder,
     lock_path,
     read_retraining,
+    read_start,
     retraining_key,
     write_retraining,
+    write_start,
 )
 from flows.train import run_stages, take_look
 from pipelines.config import Recipe
@@ -122,8 +125,8 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     folder = challenger_folder(home, dataset)
     check_request(source, recipe, home=home, out=folder)
     current_worker().expect()  # new images, or a new recipe: there will be something to do
-    champion = find_champion(recipe, home=home, dataset=dataset) if recipe.retrain.warm_start else None
-    run = run_stages(look, recipe, out=folder, start=champion)
+    start = _choose_start(recipe, home=home, dataset=dataset, key=key) if recipe.retrain.warm_start else None
+    run = run_stages(look, recipe, out=folder, start=start)
     promotion = run.promotion
     assert promotion is not None
     made = Retraining(
@@ -141,3 +144,16 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     if made.promoted is not None:
         log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
     return {"state": "done", **made.model_dump(mode="json")}
+
+
+def _choose_start(recipe: Recipe, *, home: Path, dataset: str, key: str) -> Path | None:
+    """The run folder to take the weights of; the same again where this retraining was cut off or waits.
+
+    The champion may be another by now, this retraining's own model even: from that the same content would be trained again.
+    """
+    start = read_start(home, key)
+    if start is None or not start.is_there:
+        champion = find_champion(recipe, home=home, dataset=dataset)
+        start = Start(folder=None if champion is None else str(champion))
+        write_start(home, key, start)
+    return start.path
