@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.request import find_registry
 from pipelines.config import Recipe
-from pipelines.errors import InputError, RegistryUnreachableError
+from pipelines.errors import InputError, RegistryError
 from pipelines.gate.decide import Decision
 from pipelines.registry.candidate import registered_name
 from pipelines.registry.connection import Registry
@@ -26,10 +26,10 @@ class Promotion:
     """What became of a run's model.
 
     Attributes:
-        version: of the registered model; None where the registry could not be reached, and the run waits for it.
+        version: of the registered model; None where the registry could not be used, and the run waits for it.
         promoted: whether it is champion; None where that was not decided now: it waits, or was judged before.
         reasons: of the gate.
-        settled: whether nothing is left to do: not where the registry did not answer, or has another champion by now.
+        settled: whether nothing is left to do: not where the registry could not be used, or has another champion by now.
     """
 
     version: int | None
@@ -50,7 +50,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
         dataset: the data set's name.
 
     Raises:
-        RunError: the champion's files can't be had, or no space is left on the device.
+        RunError: the champion's files are gone, or no space is left on the device.
     """
     recipe, listener = results.recipe, current_listener()
     registry = find_registry(recipe.registry.uri, home=place.home)
@@ -63,7 +63,11 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
         return Promotion(version, None)
     champion = None
     if registration.champion is not None:
-        champion = fetch(registry, Reference(name, None, registration.champion))
+        try:
+            champion = fetch(registry, Reference(name, None, registration.champion))
+        except RegistryError as error:
+            listener.noted(f"{error}; version {version} of {name!r} is registered, and judged by the next run like this one")
+            return Promotion(version, None, settled=False)
     decision: Decision = gate_task(place, dataset, folder, champion, recipe.gate, recipe.split.near_equal_bits)
     promoted = promote_task(registry, registration, decision.model_dump(mode="json"))
     verdict = "is champion" if promoted else "is not promoted"
@@ -72,7 +76,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
 
 
 def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:
-    """The run folder of the champion of a data set, on this machine; None where there is none, or the registry does not answer.
+    """The run folder of the champion of a data set, on this machine; None where there is none, or the registry can't be used.
 
     Raises:
         RunError: its files are gone.
@@ -80,6 +84,6 @@ def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:
     registry: Registry = find_registry(recipe.registry.uri, home=home)
     try:
         return fetch(registry, Reference(registered_name(recipe, dataset), CHAMPION, None))
-    except (InputError, RegistryUnreachableError) as error:
+    except (InputError, RegistryError) as error:
         current_listener().noted(f"no champion to begin with: {error}")
         return None

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,27 @@ def test_what_began_while_the_registry_was_away_is_not_trained_again_from_the_ch
     assert (outcome["state"], outcome["version"], misses(outcome)) == ("done", 2, [])
     assert not (Path(outcome["challenger"]) / "seen.parquet").exists()  # it began with nobody's weights
     assert not list((place.home / "retrained").glob("*.start"))
+
+
+def test_a_registry_that_goes_away_before_the_judgement_fails_no_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import promotion
+
+    place.retrain()
+    champion, real = sha256_of(place.champion), promotion.register_task
+    write_tinted(place.source, {"blue": 26})
+    with ExitStack() as stack:
+
+        def register_and_leave(*arguments: Any) -> Any:
+            registration = real(*arguments)
+            stack.enter_context(registry_away(monkeypatch))
+            return registration
+
+        stack.enter_context(monkeypatch.context()).setattr(promotion, "register_task", register_and_leave)
+        waits = place.retrain()
+    assert (waits["state"], waits["version"], waits["promoted"]) == ("waits", 2, None)
+    assert sha256_of(place.champion) == champion
+    outcome = place.retrain()
+    assert (outcome["state"], outcome["version"], outcome["promoted"], misses(outcome)) == ("done", 2, True, [])
 
 
 def test_a_start_that_is_gone_is_chosen_anew(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
