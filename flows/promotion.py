@@ -12,7 +12,9 @@ from pipelines.gate.decide import Decision
 from pipelines.registry.candidate import registered_name
 from pipelines.registry.connection import Registry
 from pipelines.registry.fetch import Reference, fetch
+from pipelines.registry.outbox import waiting_entries
 from pipelines.registry.register import CHAMPION
+from pipelines.registry.service import deliver_waiting
 from pipelines.run_folder import RunResults
 from tasks.gate import gate_task
 from tasks.policies import Place
@@ -87,3 +89,20 @@ def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:
     except (InputError, RegistryError) as error:
         current_listener().noted(f"no champion to begin with: {error}")
         return None
+
+
+def deliver_what_waits(recipe: Recipe, *, home: Path) -> None:
+    """Tells the registry what waits for it, for a run that has nothing to register itself; that it can't be told is no failure.
+
+    Raises:
+        RunError: no space left on the device.
+    """
+    registry, listener = find_registry(recipe.registry.uri, home=home), current_listener()
+    if not waiting_entries(registry):
+        return
+    try:
+        delivered = deliver_waiting(registry, note=listener.noted)
+    except RegistryError as error:
+        listener.noted(f"{error}; what waits in {registry.folder / 'outbox'} still does")
+    else:
+        listener.noted(f"{delivered} runs and decisions that waited for the registry are delivered")

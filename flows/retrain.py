@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from pydantic import PositiveFloat
 
 from flows.clean import KEEP_CHAMPIONS, clean_home
-from flows.promotion import find_champion
+from flows.promotion import deliver_what_waits, find_champion
 from flows.request import check_home, check_outside, check_request, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
@@ -121,6 +121,7 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     if known is not None:
         verdict = {True: "was promoted", False: "was not promoted", None: "was judged"}[known.promoted]
         log.info("%s was trained on before with this recipe, and %s: %s", dataset, verdict, "; ".join(known.reasons))
+        deliver_what_waits(recipe, home=home)  # else nobody does, as long as the source does not change
         return {"state": "repeated", **known.model_dump(mode="json")}
     folder = challenger_folder(home, dataset)
     check_request(source, recipe, home=home, out=folder)

@@ -19,6 +19,8 @@ from pipelines.config import Recipe
 from pipelines.errors import InputError, RegistryUnreachableError
 from pipelines.registry import connection
 from pipelines.registry.connection import Registry
+from pipelines.registry.outbox import waiting_entries
+from pipelines.registry.versions import GATE_TAG
 from pipelines.sources.content import digest_source
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.source import FolderSource
@@ -195,6 +197,30 @@ def test_a_registry_that_goes_away_before_the_judgement_fails_no_run(place: Plac
     assert sha256_of(place.champion) == champion
     outcome = place.retrain()
     assert (outcome["state"], outcome["version"], outcome["promoted"], misses(outcome)) == ("done", 2, True, [])
+
+
+def test_a_repetition_delivers_what_waits_for_the_registry(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import promotion
+
+    registry, real = Registry(place.home), promotion.promote_task
+    settings = {"gate": {**LEARNS["gate"], "least_images": 1_000}}
+    place.retrain()
+    write_tinted(place.source, {"blue": 26})
+
+    def promote_away(*arguments: Any) -> Any:
+        with registry_away(monkeypatch):
+            return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promotion, "promote_task", promote_away)
+        assert place.retrain(**settings)["promoted"] is False
+    with registry_away(monkeypatch):
+        assert place.retrain(**settings)["state"] == "repeated"
+    assert len(waiting_entries(registry)) == 1
+    assert place.retrain(**settings)["state"] == "repeated"
+    assert waiting_entries(registry) == []
+    with connection.connected(registry) as client:
+        assert client.get_model_version("photos", "2").tags[GATE_TAG].startswith('{"promote": false')
 
 
 def test_a_start_that_is_gone_is_chosen_anew(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
