@@ -6,11 +6,11 @@ and a content that was trained on before with this recipe is not trained on agai
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.runtime import flow_run
 from pydantic import PositiveFloat
 
 from flows.clean import KEEP_CHAMPIONS, clean_home
@@ -27,6 +27,7 @@ from flows.retrained import (
     write_retraining,
     write_start,
 )
+from flows.run_names import name_run, plan_name
 from flows.train import run_stages, take_look
 from pipelines.config import Recipe
 from pipelines.errors import ImagemillError, InputError, one_line
@@ -38,12 +39,7 @@ from tasks.work_locks import work_lock
 from tasks.worker import current_worker, working
 
 
-def _run_name() -> str:
-    digest = flow_run.parameters["digest"]
-    return f"retrain {Path(flow_run.parameters['source']).name}{f' {digest[:12]}' if digest else ''}"
-
-
-@flow(name="retrain", flow_run_name=_run_name, persist_result=False)
+@flow(name="retrain", flow_run_name=partial(plan_name, "retrain"), persist_result=False)
 def retrain(
     source: str,
     recipe: Recipe | None = None,
@@ -113,6 +109,7 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     dataset, log = dataset_name(source, recipe), get_run_logger()
     look = take_look(source, recipe, home=home)
     content = digest_listing(home, look.listing)
+    name_run("retrain", dataset, content)
     if digest is not None and content != digest:
         log.info("%s has changed since the event: nothing is done until it is quiet", dataset)
         return {"state": "moved on", "content": content}
