@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from rich.console import Console
@@ -19,6 +20,10 @@ from rich.console import Console
 from flows.models import find_model
 from flows.predict import predict_images
 from flows.request import check_home, default_home, find_registry
+from flows.run_names import name_run
+from pipelines.recipes import parse_recipe
+from pipelines.run_folder import CONFIG, MODEL
+from pipelines.store.artifacts import file_digest
 from tasks.progress import reporter
 from tasks.slots import device_slot
 
@@ -47,6 +52,7 @@ def predict_flow(model: str, images: str, out: str | None = None, home: str | No
     folder = Path(home or default_home()).absolute()
     check_home(folder)
     run = find_model(model, find_registry(None, home=folder))
+    _name_by_model(run, Path(images))
     now = datetime.now().astimezone()
     target = Path(out).absolute() if out else folder / "predictions" / f"{now:%Y%m%d-%H%M%S-%f}.parquet"
     said = io.StringIO()
@@ -57,6 +63,13 @@ def predict_flow(model: str, images: str, out: str | None = None, home: str | No
     for line in said.getvalue().splitlines():
         get_run_logger().info(line)
     return str(target)
+
+
+def _name_by_model(run: Path, images: Path) -> None:
+    """Names the run by the model's data set and digest; what is no run folder is an error a little later."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        dataset = parse_recipe(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))).name
+        name_run("predict", f"{images.name} by {dataset}", file_digest(run / MODEL))
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from flows.request import find_registry
 from pipelines.config import Recipe
-from pipelines.errors import InputError, RegistryUnreachableError
+from pipelines.errors import InputError, RegistryError
 from pipelines.gate.decide import Decision
 from pipelines.registry.candidate import registered_name
 from pipelines.registry.connection import Registry
 from pipelines.registry.fetch import Reference, fetch
+from pipelines.registry.outbox import waiting_entries
 from pipelines.registry.register import CHAMPION
+from pipelines.registry.service import deliver_waiting
 from pipelines.run_folder import RunResults
 from tasks.gate import gate_task
 from tasks.policies import Place
@@ -26,10 +28,10 @@ class Promotion:
     """What became of a run's model.
 
     Attributes:
-        version: of the registered model; None where the registry could not be reached, and the run waits for it.
+        version: of the registered model; None where the registry could not be used, and the run waits for it.
         promoted: whether it is champion; None where that was not decided now: it waits, or was judged before.
         reasons: of the gate.
-        settled: whether nothing is left to do: not where the registry did not answer, or has another champion by now.
+        settled: whether nothing is left to do: not where the registry could not be used, or has another champion by now.
     """
 
     version: int | None
@@ -50,7 +52,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
         dataset: the data set's name.
 
     Raises:
-        RunError: the champion's files can't be had, or no space is left on the device.
+        RunError: the champion's files are gone, or no space is left on the device.
     """
     recipe, listener = results.recipe, current_listener()
     registry = find_registry(recipe.registry.uri, home=place.home)
@@ -63,7 +65,11 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
         return Promotion(version, None)
     champion = None
     if registration.champion is not None:
-        champion = fetch(registry, Reference(name, None, registration.champion))
+        try:
+            champion = fetch(registry, Reference(name, None, registration.champion))
+        except RegistryError as error:
+            listener.noted(f"{error}; version {version} of {name!r} is registered, and judged by the next run like this one")
+            return Promotion(version, None, settled=False)
     decision: Decision = gate_task(place, dataset, folder, champion, recipe.gate, recipe.split.near_equal_bits)
     promoted = promote_task(registry, registration, decision.model_dump(mode="json"))
     verdict = "is champion" if promoted else "is not promoted"
@@ -72,7 +78,7 @@ def register_and_judge(place: Place, results: RunResults, folder: Path, *, datas
 
 
 def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:
-    """The run folder of the champion of a data set, on this machine; None where there is none, or the registry does not answer.
+    """The run folder of the champion of a data set, on this machine; None where there is none, or the registry can't be used.
 
     Raises:
         RunError: its files are gone.
@@ -80,6 +86,23 @@ def find_champion(recipe: Recipe, *, home: Path, dataset: str) -> Path | None:
     registry: Registry = find_registry(recipe.registry.uri, home=home)
     try:
         return fetch(registry, Reference(registered_name(recipe, dataset), CHAMPION, None))
-    except (InputError, RegistryUnreachableError) as error:
+    except (InputError, RegistryError) as error:
         current_listener().noted(f"no champion to begin with: {error}")
         return None
+
+
+def deliver_what_waits(recipe: Recipe, *, home: Path) -> None:
+    """Tells the registry what waits for it, for a run that has nothing to register itself; that it can't be told is no failure.
+
+    Raises:
+        RunError: no space left on the device.
+    """
+    registry, listener = find_registry(recipe.registry.uri, home=home), current_listener()
+    if not waiting_entries(registry):
+        return
+    try:
+        delivered = deliver_waiting(registry, note=listener.noted)
+    except RegistryError as error:
+        listener.noted(f"{error}; what waits in {registry.folder / 'outbox'} still does")
+    else:
+        listener.noted(f"{delivered} runs and decisions that waited for the registry are delivered")

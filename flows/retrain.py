@@ -6,24 +6,28 @@ and a content that was trained on before with this recipe is not trained on agai
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.runtime import flow_run
 from pydantic import PositiveFloat
 
 from flows.clean import KEEP_CHAMPIONS, clean_home
-from flows.promotion import find_champion
+from flows.promotion import deliver_what_waits, find_champion
 from flows.request import check_home, check_outside, check_request, dataset_name, default_home, find_source
 from flows.retrained import (
     Retraining,
+    Start,
     challenger_folder,
     lock_path,
     read_retraining,
+    read_start,
     retraining_key,
     write_retraining,
+    write_start,
 )
+from flows.run_names import name_run, plan_name
 from flows.train import run_stages, take_look
 from pipelines.config import Recipe
 from pipelines.errors import ImagemillError, InputError, one_line
@@ -35,12 +39,7 @@ from tasks.work_locks import work_lock
 from tasks.worker import current_worker, working
 
 
-def _run_name() -> str:
-    digest = flow_run.parameters["digest"]
-    return f"retrain {Path(flow_run.parameters['source']).name}{f' {digest[:12]}' if digest else ''}"
-
-
-@flow(name="retrain", flow_run_name=_run_name, persist_result=False)
+@flow(name="retrain", flow_run_name=partial(plan_name, "retrain"), persist_result=False)
 def retrain(
     source: str,
     recipe: Recipe | None = None,
@@ -110,6 +109,7 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     dataset, log = dataset_name(source, recipe), get_run_logger()
     look = take_look(source, recipe, home=home)
     content = digest_listing(home, look.listing)
+    name_run("retrain", dataset, content)
     if digest is not None and content != digest:
         log.info("%s has changed since the event: nothing is done until it is quiet", dataset)
         return {"state": "moved on", "content": content}
@@ -118,12 +118,13 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     if known is not None:
         verdict = {True: "was promoted", False: "was not promoted", None: "was judged"}[known.promoted]
         log.info("%s was trained on before with this recipe, and %s: %s", dataset, verdict, "; ".join(known.reasons))
+        deliver_what_waits(recipe, home=home)  # else nobody does, as long as the source does not change
         return {"state": "repeated", **known.model_dump(mode="json")}
     folder = challenger_folder(home, dataset)
     check_request(source, recipe, home=home, out=folder)
     current_worker().expect()  # new images, or a new recipe: there will be something to do
-    champion = find_champion(recipe, home=home, dataset=dataset) if recipe.retrain.warm_start else None
-    run = run_stages(look, recipe, out=folder, start=champion)
+    start = _choose_start(recipe, home=home, dataset=dataset, key=key) if recipe.retrain.warm_start else None
+    run = run_stages(look, recipe, out=folder, start=start)
     promotion = run.promotion
     assert promotion is not None
     made = Retraining(
@@ -141,3 +142,16 @@ def _retrain(source: Source, recipe: Recipe, *, home: Path, digest: str | None, 
     if made.promoted is not None:
         log.info("the challenger %s: %s", "is champion" if made.promoted else "was not promoted", "; ".join(made.reasons))
     return {"state": "done", **made.model_dump(mode="json")}
+
+
+def _choose_start(recipe: Recipe, *, home: Path, dataset: str, key: str) -> Path | None:
+    """The run folder to take the weights of; the same again where this retraining was cut off or waits.
+
+    The champion may be another by now, this retraining's own model even: from that the same content would be trained again.
+    """
+    start = read_start(home, key)
+    if start is None or not start.is_there:
+        champion = find_champion(recipe, home=home, dataset=dataset)
+        start = Start(folder=None if champion is None else str(champion))
+        write_start(home, key, start)
+    return start.path

@@ -11,11 +11,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, flow, get_run_logger
-from prefect.runtime import flow_run
 
 from flows.promotion import Promotion, register_and_judge
 from flows.request import (
@@ -26,13 +26,15 @@ from flows.request import (
     find_source,
     make_default_run_folder,
 )
+from flows.run_names import name_run, plan_name
 from pipelines.config import Recipe
 from pipelines.contracts import ImageIndex, Listing, PreparedImages, TrainedModel
 from pipelines.recipes import suit_recipe
 from pipelines.registry.connection import import_ahead
 from pipelines.run_folder import INDEX, RunResults, write_run_folder
 from pipelines.slices import embed_slice, ingest_slice, training_slice
-from pipelines.sources.source import TFDS_PREFIX, Source
+from pipelines.sources.content import digest_listing
+from pipelines.sources.source import Source
 from pipelines.store.artifacts import artifact_path
 from pipelines.store.index import read_usable
 from pipelines.store.shards import forget_intact
@@ -50,11 +52,6 @@ from tasks.warm_start import warm_start_task
 from tasks.worker import working
 
 
-def _run_name() -> str:
-    source = flow_run.parameters["source"]
-    return f"train {source if source.startswith(TFDS_PREFIX) else Path(source).name}"
-
-
 @dataclass(frozen=True)
 class TrainedRun:
     """What a run left.
@@ -68,7 +65,7 @@ class TrainedRun:
     promotion: Promotion | None
 
 
-@flow(name="train", flow_run_name=_run_name, persist_result=False)
+@flow(name="train", flow_run_name=partial(plan_name, "train"), persist_result=False)
 def train_model(
     source: str,
     recipe: Recipe | None = None,
@@ -104,6 +101,7 @@ def train_model(
         if verify:
             forget_intact(place)
         look = take_look(opened, recipe, home=place, verify=verify)
+        name_run("train", dataset_name(opened, recipe), digest_listing(place, look.listing))
         return str(run_stages(look, recipe, out=folder, start=Path(start) if start else None).folder)
 
 

@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from pydantic import NonNegativeFloat
 
 from flows.request import default_home, find_watchable
+from flows.run_names import name_run
 from pipelines.sources.content import digest_source
 from pipelines.sources.quiet import judge_look, read_watched, watched_path, write_watched
 from pipelines.sources.source import Source
@@ -73,6 +74,7 @@ def watch(
         found = _look(place, opened, source, name, path=path, settle_seconds=settle_seconds)
     finally:
         lock.release()
+    name_run("watch", name, found["digest"])
     get_run_logger().info("%s is %s (content %s)", source, found["state"], found["digest"][:12])
     return found
 

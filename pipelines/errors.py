@@ -35,7 +35,11 @@ class ParityError(RunError):
     """An exported model does not give the trained model's answers."""
 
 
-class RegistryUnreachableError(RunError):
+class RegistryError(RunError):
+    """The MLflow registry can't be used: it refuses, is of another version, or does not answer."""
+
+
+class RegistryUnreachableError(RegistryError):
     """The MLflow registry does not answer, or answers that it can't work at the moment."""
 
 

@@ -11,6 +11,8 @@ What happens where there is nothing to compare by, as one who sleeps while a sch
   (`gate.new_class_recall`), where there are enough images to tell;
 - **labels changed** on more of the test images than a clean-up explains: refused. The champion would be judged by labels that
   may be wrong, and a challenger that learned such labels would win;
+- **new test images**: their labels may be wrong as well, and nothing tells. So the challenger must be no worse on those alone
+  that the champion's data held too, with the label that they have now, where there are `gate.least_images` of them;
 - **too few fair images**: refused, because nothing was shown.
 """
 
@@ -42,6 +44,8 @@ class Decision(BaseModel):
     Attributes:
         checks: in the order in which they were made; the challenger is promoted if each is passed.
         settings: the recipe's section.
+        comparison: on all fair images of the classes that both know.
+        unchanged: on those alone that the champion's data held with the same label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +59,7 @@ class Decision(BaseModel):
     new_classes: dict[str, Recall | None]
     vanished_classes: tuple[str, ...]
     comparison: Comparison | None
+    unchanged: Comparison | None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -81,6 +86,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
         new_classes=dict(evidence.new),
         vanished_classes=evidence.vanished,
         comparison=evidence.comparison,
+        unchanged=evidence.unchanged,
     )
 
 
@@ -99,6 +105,7 @@ def _checks(evidence: Evidence, config: GateConfig) -> Iterator[Check]:
     if evidence.comparison is not None:
         yield _judge_accuracy(evidence.comparison, config)
         yield _judge_recalls(evidence.comparison, config)
+        yield from _judge_unchanged(evidence.comparison, evidence.unchanged, config)
 
 
 def _judge_classes(evidence: Evidence, config: GateConfig) -> Iterator[Check]:
@@ -130,6 +137,19 @@ def _judge_labels(evidence: Evidence, config: GateConfig) -> Check:
     text = f"{evidence.relabelled} of {evidence.known} test images that the champion's data held too have another label now"
     passed = evidence.relabelled <= config.relabelled * evidence.known
     return Check(name="labels", passed=passed, text=text if passed else f"{text}; `gate.relabelled` is {config.relabelled:g}")
+
+
+def _judge_unchanged(whole: Comparison, unchanged: Comparison | None, config: GateConfig) -> Iterator[Check]:
+    """The same conditions where no new label can make up for a fall; nothing where these are all images."""
+    images = unchanged.images if unchanged else 0
+    if images == whole.images:
+        return
+    which = f"{images} test images that the champion's data held with the same label"
+    if unchanged is None or images < config.least_images:
+        yield Check(name="unchanged images", passed=True, text=f"{which} were not judged apart: too few to tell")
+        return
+    for check in (_judge_accuracy(unchanged, config), _judge_recalls(unchanged, config)):
+        yield Check(name=f"{check.name} on unchanged images", passed=check.passed, text=f"on the {which}, {check.text}")
 
 
 def _judge_accuracy(comparison: Comparison, config: GateConfig) -> Check:

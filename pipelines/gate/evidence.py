@@ -47,6 +47,7 @@ class Evidence:
         known: fair images that the champion's data set held too.
         relabelled: those of them whose label has changed.
         comparison: on the fair images; None where there are none, or nothing was asked.
+        unchanged: on the known ones alone whose label is what it was; None as above.
     """
 
     challenger_sha256: str
@@ -59,3 +60,4 @@ class Evidence:
     known: int = 0
     relabelled: int = 0
     comparison: Comparison | None = None
+    unchanged: Comparison | None = None

@@ -45,14 +45,19 @@ class FairImages:
     Attributes:
         fair: those that both models may be judged on.
         excluded: path of each other one, and why.
-        known: how many of the fair ones are in the champion's index too.
-        relabelled: path of each of these whose label has changed, and what it was.
+        unchanged: paths of the fair ones that are in the champion's index too, with the label that they have now.
+        relabelled: path of each fair one that is there with another label, and what that is.
     """
 
     fair: tuple[TestImage, ...]
     excluded: dict[str, str]
-    known: int
+    unchanged: frozenset[str]
     relabelled: dict[str, str]
+
+    @property
+    def known(self) -> int:
+        """How many of the fair ones are in the champion's index too."""
+        return len(self.unchanged) + len(self.relabelled)
 
 
 def find_fair_images(challenger: Path, champion: Path, *, near_equal_bits: int) -> FairImages:
@@ -60,6 +65,9 @@ def find_fair_images(challenger: Path, champion: Path, *, near_equal_bits: int) 
 
     An image was seen if its bytes are in a model's training or validation split, or in those of the models that it began with
     the weights of; or if it is near-equal to one of these, directly or through other images, as ingest groups them.
+
+    An image is in the champion's index by its bytes; or, since its file may have been written anew, by being near-equal to an
+    image there whose bytes are gone. Not to one that is still here: a newcomer that resembles it is another image.
 
     Args:
         challenger: run folder; the `test` images of its index are the current ones.
@@ -73,12 +81,29 @@ def find_fair_images(challenger: Path, champion: Path, *, near_equal_bits: int) 
     current = [row for row in rows if row["split"] == "test"]
     excluded = _find_seen(current, {"challenger": seen, "champion": seen_before}, near_equal_bits)
     fair = [TestImage(row["path"], row["sha256"], row["label"]) for row in current if row["path"] not in excluded]
-    former: dict[str, set[str]] = defaultdict(set)  # equal images may lie in several classes
-    for row in rows_before:
+    former = _find_former_labels(rows, rows_before, near_equal_bits)
+    known = {image.path: (image.label, former[image.sha256]) for image in fair if image.sha256 in former}
+    unchanged = frozenset(path for path, (label, labels) in known.items() if label in labels)
+    relabelled = {path: min(labels) for path, (_, labels) in known.items() if path not in unchanged}
+    return FairImages(tuple(fair), excluded, unchanged, relabelled)
+
+
+def _find_former_labels(rows: Sequence[_Row], before: Sequence[_Row], near_equal_bits: int) -> dict[str, set[str]]:
+    """By the SHA-256 of an image, the labels that it has in an earlier index: equal images may lie in several classes."""
+    former: dict[str, set[str]] = defaultdict(set)
+    for row in before:
         former[row["sha256"]].add(row["label"])
-    known = [image for image in fair if image.sha256 in former]
-    relabelled = {image.path: min(former[image.sha256]) for image in known if image.label not in former[image.sha256]}
-    return FairImages(tuple(fair), excluded, len(known), relabelled)
+    present = {row["sha256"] for row in rows}
+    gone = [row for row in before if row["sha256"] not in present]
+    new = [row for row in rows if row["sha256"] not in former]
+    groups = near_equal_groups([row["perceptual_hash"] for row in [*gone, *new]], max_bits=near_equal_bits).tolist()
+    labels_of: dict[int, set[str]] = defaultdict(set)
+    for row, group in zip(gone, groups, strict=False):
+        labels_of[group].add(row["label"])
+    for row, group in zip(new, groups[len(gone) :], strict=True):
+        if group in labels_of:
+            former[row["sha256"]] |= labels_of[group]
+    return dict(former)
 
 
 def _find_seen(current: Sequence[_Row], seen: Mapping[str, Sequence[_Row]], near_equal_bits: int) -> dict[str, str]:

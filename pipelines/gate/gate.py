@@ -14,7 +14,7 @@ from pipelines.config import GateConfig
 from pipelines.errors import InputError, one_line
 from pipelines.export.parity import TOLERANCE
 from pipelines.gate.answers import ask
-from pipelines.gate.compare import compare
+from pipelines.gate.compare import Comparison, compare
 from pipelines.gate.decide import Decision, decide
 from pipelines.gate.evidence import Evidence, Parity, Recall
 from pipelines.gate.fairness import FairImages, find_fair_images
@@ -89,10 +89,14 @@ def _weigh(
     labels = _encode([image.label for image in images.fair], names)
     of_new = {name: labels == names.index(name) for name in evidence.new}
     shared = ~np.any([np.zeros(len(labels), np.bool_), *of_new.values()], axis=0)
-    comparison = None
-    if shared.any():
-        answers = champion[shared], challenger[shared]
-        comparison = compare(labels[shared], *answers, classes=names, confidence=config.confidence)
+    unchanged = np.array([image.path in images.unchanged for image in images.fair], np.bool_)
+
+    def compare_on(chosen: NDArray[np.bool_]) -> Comparison | None:
+        if not chosen.any():
+            return None
+        answers = champion[chosen], challenger[chosen]
+        return compare(labels[chosen], *answers, classes=names, confidence=config.confidence)
+
     return replace(
         evidence,
         new={name: _recall(own, challenger == labels) for name, own in of_new.items()},
@@ -100,7 +104,8 @@ def _weigh(
         excluded=len(images.excluded),
         known=images.known,
         relabelled=len(images.relabelled),
-        comparison=comparison,
+        comparison=compare_on(shared),
+        unchanged=compare_on(shared & unchanged),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pipelines.errors import ImagemillError, RegistryUnreachableError, RunError, one_line
+from pipelines.errors import ImagemillError, RegistryError, RegistryUnreachableError, one_line
 from pipelines.registry.embedded import artifacts_uri, embedded_database, embedded_uri, open_embedded
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def connected(registry: Registry) -> Iterator[MlflowClient]:
 
     Raises:
         RegistryUnreachableError: nothing answers, or what answers is in trouble of its own.
-        RunError: the registry refused something.
+        RegistryError: the registry refused something.
     """
     check_answers(registry)
     _quieten()
@@ -154,7 +154,7 @@ def registry_errors(registry: Registry) -> Iterator[None]:
 
     Raises:
         RegistryUnreachableError: the connection broke, or the server is in trouble of its own.
-        RunError: the registry refused something, or what it needs on this machine is missing.
+        RegistryError: the registry refused something, or what it needs on this machine is missing.
     """
     try:
         yield
@@ -166,7 +166,7 @@ def registry_errors(registry: Registry) -> Iterator[None]:
             raise
         if registry.is_far and _is_trouble(error):
             raise _unreachable(registry, error) from error
-        raise RunError(f"{registry.address} can't be used: {one_line(error)}") from error
+        raise RegistryError(f"{registry.address} can't be used: {one_line(error)}") from error
 
 
 def is_missing(error: Exception) -> bool:

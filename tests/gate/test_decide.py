@@ -30,7 +30,7 @@ def compared(champion: Any, challenger: Any) -> Comparison:
 
 
 def decided(comparison: Comparison | None, config: GateConfig | None = None, **evidence: Any) -> Decision:
-    known: dict[str, Any] = {"fair": 1_000, "known": 1_000, **evidence}
+    known: dict[str, Any] = {"fair": 1_000, "known": 1_000, "unchanged": comparison, **evidence}
     settings = config or GateConfig()
     return decide(Evidence("new", "old", PROVED, comparison=comparison, **known), settings)
 
@@ -130,6 +130,50 @@ def test_changed_labels_beyond_a_clean_up_are_refused() -> None:
     assert decided(same, known=100, relabelled=10).promote
     refused = decided(same, known=100, relabelled=11)
     assert "11 of 100 test images that the champion's data held too have another label now" in refused.reasons[0]
+
+
+def known_and_new(known: int, *, right: bool = False) -> dict[str, Comparison]:
+    """So many known test images, which only the champion gets right, and thrice as many with labels that are swapped."""
+    labels = np.arange(4 * known) % 2
+    true = np.concatenate([labels[:known], 1 - labels[known:]])
+    challenger = np.concatenate([true[:known] if right else 1 - true[:known], labels[known:]])
+    kinds = {"comparison": slice(None), "unchanged": slice(known)}
+    return {
+        kind: compare(labels[chosen], true[chosen], challenger[chosen], classes=CLASSES, confidence=0.95)
+        for kind, chosen in kinds.items()
+    }
+
+
+def test_new_images_with_wrong_labels_do_not_pay_for_a_fall_on_known_ones() -> None:
+    evidence = known_and_new(100)
+    decision = decided(**evidence, fair=400, known=100)
+    assert evidence["comparison"].difference > 0.4
+    assert failed(decision) == ["accuracy on unchanged images", "classes on unchanged images"]
+    start = "on the 100 test images that the champion's data held with the same label, "
+    assert decision.reasons[0].startswith(f"{start}the challenger is worse by more than 0.02: accuracy 0.0000")
+    assert decision.reasons[1].startswith(f"{start}recall falls by more than 0.1: 'cat' from 1.000 to 0.000")
+    assert decision.model_dump(mode="json")["unchanged"]["only_champion_right"] == 100
+    assert decided(**known_and_new(100, right=True), fair=400, known=100).promote
+
+
+def test_too_few_known_images_are_not_judged_apart_and_this_is_said() -> None:
+    decision = decided(**known_and_new(49), fair=196, known=49)
+    assert decision.promote
+    text = "49 test images that the champion's data held with the same label were not judged apart: too few to tell"
+    assert text in decision.reasons
+    nothing = decided(known_and_new(100)["comparison"], unchanged=None, fair=400, known=0)
+    assert any(reason.startswith("0 test images that the champion's data held") for reason in nothing.reasons)
+
+
+def test_known_images_that_are_all_there_are_need_no_judgement_apart() -> None:
+    same = compared(answers(0, 0), answers(0, 0))
+    assert [check.name for check in decided(same, unchanged=same).checks] == [
+        "parity",
+        "images",
+        "labels",
+        "accuracy",
+        "classes",
+    ]
 
 
 def test_switched_off_it_promotes_and_says_so() -> None:

@@ -85,6 +85,26 @@ def test_a_changed_label_is_named_with_what_it_was(tmp_path: Path) -> None:
     assert (len(found.fair), found.known, found.relabelled) == (2, 2, {"dog/a.jpg": "cat"})
 
 
+def test_images_that_were_written_anew_are_known_and_newcomers_that_resemble_known_ones_are_not(tmp_path: Path) -> None:
+    champion = write_run(
+        tmp_path / "champion",
+        [("a.jpg", "cat", "test", "A1"), ("b.jpg", "cat", "test", "B1"), ("c.jpg", "dog", "test", "C1")],
+    )
+    challenger = write_run(
+        tmp_path / "challenger",
+        [
+            ("a.png", "cat", "test", "A2"),
+            ("b.png", "dog", "test", "B2"),
+            ("c.jpg", "dog", "test", "C1"),
+            ("another c.jpg", "cat", "test", "C2"),
+            ("d.jpg", "dog", "test", "D1"),
+        ],
+    )
+    found = find_fair_images(challenger, champion, near_equal_bits=2)
+    assert (len(found.fair), found.known) == (5, 3)
+    assert (found.unchanged, found.relabelled) == ({"a.png", "c.jpg"}, {"b.png": "cat"})
+
+
 def test_no_test_images_are_none(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name, [("a.jpg", "cat", "validation", "A1")]) for name in ("champion", "challenger")]
     found = find_fair_images(folders[1], folders[0], near_equal_bits=16)
