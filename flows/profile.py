@@ -23,13 +23,15 @@ _PARTS = [
     ("read", "the bytes of a file, once"),
     ("examine", "the check for damage, once"),
     ("decode", "decoding and resizing, once"),
-    ("gather", "copied out of the store, on one core"),
-    ("warp", "flip, rotation, zoom, ... in one, on one core"),
-    ("colour", "contrast, brightness, ..., on one core"),
-    ("input", "these three together, as training gets them"),
+    ("gather", "copied or decoded out of the store, on one core"),
+    ("warp", "flip, zoom, ... in one, RandAugment, on one core"),
+    ("colour", "contrast, brightness, ..., erasing, on one core"),
+    ("input", "batches of images: these three, MixUp and CutMix"),
     ("embed", "the frozen part of the network, once for each view"),
+    ("head_input", "batches for the head: images or stored features"),
     ("head_step", "a step that trains the head"),
     ("head_wait", "the share of time that it waits for input"),
+    ("fine_tune_input", "batches for the top: images or stored activations"),
     ("fine_tune_step", "a step that trains the top of the backbone too"),
     ("fine_tune_wait", "the share of time that it waits for input"),
 ]
@@ -64,7 +66,8 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
     with display_stages(console):
         profile = measure_source(source.root, sample, classes, recipe, images=len(files), report=reporter("profile"))
     rates, left_out = profile.rates, f", {profile.bad_files} unreadable" if profile.bad_files else ""
-    verdict = judge(rates, head_epochs=recipe.head.epochs, fine_tune_epochs=recipe.fine_tune.epochs)
+    epochs = {"head_epochs": recipe.head.epochs, "fine_tune_epochs": recipe.fine_tune.epochs}
+    verdict = judge(rates, **epochs, stored=profile.stored, layout=profile.layout)
     if recipe.augment.where == "model":
         verdict += "; a step holds the augmentation layers: `augment.where=dataset` would take them out of it"
     _print_rates(console, rates, title=f"{profile.images} of {len(files)} images{left_out}, {recipe.image_size} px")
@@ -78,6 +81,8 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
             "bad_files": profile.bad_files,
             "recipe": recipe.model_dump(mode="json"),
             "views": rates.views,
+            "learn_from_stored_activations": profile.stored,
+            "store_layout": profile.layout,
             "images_per_second": {
                 name: value for name, value in asdict(rates).items() if name != "views" and not name.endswith("_wait")
             },

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["head", "fine_tune"]
+Layout = Literal["decoded", "encoded"]  # of the image store
+_IMAGES = "images"  # the input that phases share which learn from the image store
+_STEP_NAMES: dict[Phase, str] = {"head": "head", "fine_tune": "fine-tune"}
 
 
 @dataclass(frozen=True)
 class Rates:
     """Images per second of each part, and two shares of time; None where the recipe has no such part.
 
-    With stored activations a step learns from these, and input is the reading of them.
-
     Attributes:
         read: the bytes of the files, which may come from the system's cache.
         examine: the check for damage, on all cores.
         decode: decoding and resizing, on all cores.
-        gather: copying images out of the store, on one core.
-        warp: the geometric augmentation, on one core.
-        colour: the augmentation of colours, on one core.
-        input: these three together, as training gets them, with nothing else running.
+        gather: copying images out of the store, or decoding them where its layout is `encoded`, on one core.
+        warp: the geometric augmentation and RandAugment, its colours included, on one core.
+        colour: the augmentation of colours and random erasing, on one core.
+        input: these three together, and MixUp and CutMix, on all cores with nothing else running: batches of images.
         embed: the frozen part of the network, once for each view of each image; None where its work is not stored.
         views: how many views there are.
+        head_input: batches of what the head learns from, with nothing else running: as `input`, or stored features.
         head_step: the work of a step that trains the head, while its input is made beside it.
         head_wait: the share of its time, 0 to 1, that it waits for that input.
-        fine_tune_step, fine_tune_wait: of a step that trains the top of the backbone too.
+        fine_tune_input, fine_tune_step, fine_tune_wait: of a step that trains the top of the backbone too.
     """
 
     read: float
@@ -36,22 +42,47 @@ class Rates:
     input: float
     embed: float | None
     views: int
+    head_input: float | None
     head_step: float | None
     head_wait: float | None
+    fine_tune_input: float | None
     fine_tune_step: float | None
     fine_tune_wait: float | None
 
 
-def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
+def judge(
+    rates: Rates,
+    *,
+    head_epochs: int,
+    fine_tune_epochs: int,
+    stored: Collection[Phase] = (),
+    layout: Layout = "decoded",
+) -> str:
     """Says in one line which part takes most of a first run's time, and what to change.
 
     Reading, examining and decoding count once per image, embedding once per view, steps and waiting once per epoch.
+
+    Args:
+        rates: of the parts.
+        head_epochs: of phase 1.
+        fine_tune_epochs: of phase 2.
+        stored: the phases that learn from stored activations, not from images.
+        layout: of the image store.
     """
-    seconds = {name: 1 / getattr(rates, name) for name in ("read", "examine", "decode")}
-    head, fine_tune = head_epochs / (rates.head_step or math.inf), fine_tune_epochs / (rates.fine_tune_step or math.inf)
-    seconds |= {"head": head, "fine_tune": fine_tune, "embed": rates.views / rates.embed if rates.embed else 0.0}
-    seconds["input"] = head * _waited(rates.head_wait or 0) + fine_tune * _waited(rates.fine_tune_wait or 0)
+    seconds: dict[str, float] = {name: 1 / getattr(rates, name) for name in ("read", "examine", "decode")}
+    seconds["embed"] = rates.views / rates.embed if rates.embed else 0.0
+    epochs: dict[Phase, int] = {"head": head_epochs, "fine_tune": fine_tune_epochs}
+    fed_by: dict[str, list[Phase]] = {}
+    for phase, times in epochs.items():
+        step, wait = getattr(rates, f"{phase}_step"), getattr(rates, f"{phase}_wait")
+        seconds[phase] = times / (step or math.inf)
+        if wait is not None:
+            source = f"{phase} activations" if phase in stored else _IMAGES
+            fed_by.setdefault(source, []).append(phase)
+            seconds[source] = seconds.get(source, 0.0) + seconds[phase] * _waited(wait)
     bound = max(seconds, key=lambda name: seconds[name])
+    if bound in fed_by:
+        return _judge_input(rates, fed_by[bound], advice=_advise_on_images(rates, layout) if bound == _IMAGES else _ON_STORED)
     once = "once per image, and later runs take it from the home"
     match bound:
         case "read":
@@ -65,14 +96,23 @@ def judge(rates: Rates, *, head_epochs: int, fine_tune_epochs: int) -> str:
                 f"the frozen part of the network bounds the run: {rates.embed:,.0f} images/s for {rates.views} views, {once};"
                 " fewer `cache.views`, a smaller `image_size` or a lighter `model.backbone` would help"
             )
-        case "input":
-            return f"the input bounds the run: {rates.input:,.0f} images/s, and {_shares(rates)}; {_advise_on_input(rates)}"
-    step, name = (rates.head_step or 0, "head") if bound == "head" else (rates.fine_tune_step or 0, "fine-tune")
-    fewer = "fewer `fine_tune.layers`, " if bound == "fine_tune" else ""
+    return _judge_step(rates, "head" if bound == "head" else "fine_tune")
+
+
+def _judge_step(rates: Rates, phase: Phase) -> str:
+    step, given = getattr(rates, f"{phase}_step"), getattr(rates, f"{phase}_input")
+    fewer = "fewer `fine_tune.layers`, " if phase == "fine_tune" else ""
     return (
-        f"the {name} step bounds the run: {step:,.0f} images/s while input gives {rates.input:,.0f};"
+        f"the {_STEP_NAMES[phase]} step bounds the run: {step:,.0f} images/s while input gives {given:,.0f};"
         f" {fewer}a smaller `image_size` or a lighter `model.backbone` would help"
     )
+
+
+def _judge_input(rates: Rates, phases: Collection[Phase], *, advice: str) -> str:
+    """Of the input that some phases share."""
+    given = min(getattr(rates, f"{phase}_input") for phase in phases)
+    shares = [f"{getattr(rates, f'{phase}_wait'):.0%} of a {_STEP_NAMES[phase]} step" for phase in phases]
+    return f"the input bounds the run: {given:,.0f} images/s, and waiting for it takes {', '.join(shares)}; {advice}"
 
 
 def _waited(share: float) -> float:
@@ -80,15 +120,20 @@ def _waited(share: float) -> float:
     return share / max(1 - share, 1e-6)
 
 
-def _shares(rates: Rates) -> str:
-    waits = {"head": rates.head_wait, "fine-tune": rates.fine_tune_wait}
-    shares = [f"{wait:.0%} of a {name} step" for name, wait in waits.items() if wait is not None]
-    return f"waiting for it takes {', '.join(shares)}"
+# A batch costs half a millisecond of calls whatever is in it (decision 10), and features are small.
+_ON_STORED = (
+    "it is the reading of stored activations: a larger `batch_size`, memory that holds all of them or a faster disk would help"
+)
 
 
-def _advise_on_input(rates: Rates) -> str:
+def _advise_on_images(rates: Rates, layout: Layout) -> str:
     parts = {"gather": rates.gather, "warp": rates.warp, "colour": rates.colour}
     slowest = min((rate, name) for name, rate in parts.items() if rate is not None)[1]
-    if slowest == "gather":
-        return "most of it is `gather`: a faster disk, memory that holds the whole store, or a smaller `image_size` would help"
-    return f"most of it is `{slowest}`: fewer changes in `augment`, more cores or a smaller `image_size` would help"
+    if slowest != "gather":
+        return f"most of it is `{slowest}`: fewer changes in `augment`, more cores or a smaller `image_size` would help"
+    if layout == "encoded":
+        return (
+            "most of it is `gather`, which decodes the store's JPEGs: `store.layout: decoded`, or `auto` with a larger"
+            " `store.budget_gib`, would help where the disk has room, and so would more cores"
+        )
+    return "most of it is `gather`: a faster disk, memory that holds the whole store, or a smaller `image_size` would help"

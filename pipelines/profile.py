@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
-from pipelines.bottleneck import Rates
+from pipelines.bottleneck import Layout, Phase, Rates
 from pipelines.config import PhaseConfig, Recipe, StoreConfig
 from pipelines.contracts import Embedded, PreparedImages, StoredActivations
 from pipelines.data.batches import build_train_dataset, build_view_dataset
@@ -53,11 +53,21 @@ _STEPS_AHEAD = 8  # more than the data set makes before anyone asks
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured, and on how many images; `bad_files` more of the sample could not be read."""
+    """What was measured, and on what.
+
+    Attributes:
+        images: how many it was measured on.
+        bad_files: how many more of the sample could not be read.
+        rates: of the parts.
+        stored: the phases that learn from stored activations.
+        layout: of the image store.
+    """
 
     images: int
     bad_files: int
     rates: Rates
+    stored: tuple[Phase, ...]
+    layout: Layout
 
 
 def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFile]:
@@ -116,10 +126,16 @@ def measure_source(
         )
         rates["input"] = _measure_input(iter(batches), batch_size)
         report(Progress(2, 3, "parts", "wait, step"))
-        _measure_phases(Path(folder), prepared, batches, recipe, rates)
+        stored = _measure_phases(Path(folder), prepared, batches, recipe, rates)
     report(Progress(3, 3, "parts"))
     views = count_views(recipe.augment, recipe.cache.views)
-    return Profile(images=len(rows), bad_files=len(files) - len(rows), rates=Rates(**rates, views=views))  # type: ignore[arg-type]
+    return Profile(
+        images=len(rows),
+        bad_files=len(files) - len(rows),
+        rates=Rates(**rates, views=views),  # type: ignore[arg-type]
+        stored=stored,
+        layout=prepared.layout,
+    )
 
 
 def _measure_files(
@@ -209,8 +225,13 @@ def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
     return _time_passes(lambda: next(batches), batch_size)[1]
 
 
-def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: Recipe, rates: dict[str, float | None]) -> None:
-    """Embeds the sample, where the recipe stores that, and trains both phases for a few seconds, if they have epochs."""
+def _measure_phases(
+    home: Path, prepared: PreparedImages, dataset: Any, recipe: Recipe, rates: dict[str, float | None]
+) -> tuple[Phase, ...]:
+    """Embeds the sample, where the recipe stores that, and trains both phases for a few seconds, if they have epochs.
+
+    Returns those that learn from what was stored, not from `dataset`.
+    """
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "none"})})
     embedded, rates["embed"] = _measure_embed(home, prepared, recipe)
     config = training_slice(recipe)
@@ -218,23 +239,30 @@ def _measure_phases(home: Path, prepared: PreparedImages, dataset: Any, recipe: 
     with layers_in(recipe.resources.precision):
         classifier = build_classifier(recipe.model, image_size=recipe.image_size, num_classes=classes, seed=recipe.seed)
 
-    def measure(phase: PhaseConfig, stored: StoredActivations | None) -> tuple[float, float]:
-        learner, batches = build_learner(classifier, config, stored, 0), dataset
+    learned_from: dict[Phase, StoredActivations | None] = {}
+
+    def measure(name: Phase, phase: PhaseConfig, stored: StoredActivations | None) -> None:
+        learner, batches, given = build_learner(classifier, config, stored, 0), dataset, rates["input"]
         if stored is not None:
             examples = read_split(home, prepared, "train")
             reader = ViewReader(home, stored, examples.table["sha256"], views=len(stored.views))
             ids, size = image_ids(examples.table["sha256"]), min(recipe.batch_size, len(examples))
-            batches = build_view_dataset(reader, examples.labels, image_ids=ids, batch_size=size, seed=recipe.seed)
+            batches = build_view_dataset(
+                reader, examples.labels, image_ids=ids, batch_size=size, seed=recipe.seed, sampling=recipe.sampling
+            )
+            given = _measure_input(iter(batches), size)
         trainer = Trainer(learner, phase, element_spec=batches.element_spec)
-        return _measure_steps(trainer.step, iter(batches))
+        rates[f"{name}_input"], learned_from[name] = given, stored
+        rates[f"{name}_step"], rates[f"{name}_wait"] = _measure_steps(trainer.step, iter(batches))
 
-    rates |= dict.fromkeys(("head_step", "head_wait", "fine_tune_step", "fine_tune_wait"))
+    rates |= dict.fromkeys(f"{name}_{part}" for name in ("head", "fine_tune") for part in ("input", "step", "wait"))
     if recipe.head.epochs:
         set_trainable_head(classifier)
-        rates["head_step"], rates["head_wait"] = measure(recipe.head, embedded.features)
+        measure("head", recipe.head, embedded.features)
     if recipe.fine_tune.epochs:
         set_trainable_top(classifier, layers=recipe.fine_tune.layers)
-        rates["fine_tune_step"], rates["fine_tune_wait"] = measure(recipe.fine_tune, embedded.activations)
+        measure("fine_tune", recipe.fine_tune, embedded.activations)
+    return tuple(name for name, stored in learned_from.items() if stored is not None)
 
 
 def _measure_embed(home: Path, prepared: PreparedImages, recipe: Recipe) -> tuple[Embedded, float | None]:

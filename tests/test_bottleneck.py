@@ -18,8 +18,10 @@ USUAL = Rates(
     input=4_900,
     embed=None,
     views=2,
+    head_input=4_900,
     head_step=150,
     head_wait=0.01,
+    fine_tune_input=4_900,
     fine_tune_step=110,
     fine_tune_wait=0.01,
 )
@@ -37,25 +39,25 @@ USUAL = Rates(
             "a smaller `image_size`",
         ),
         (
-            {"input": 60, "warp": 40, "head_wait": 0.6, "fine_tune_wait": 0.6},
+            {"head_input": 60, "fine_tune_input": 60, "warp": 40, "head_wait": 0.6, "fine_tune_wait": 0.6},
             (10, 10),
             "the input bounds the run: 60 images/s, and waiting for it takes 60% of a head step, 60% of a fine-tune step",
             "most of it is `warp`: fewer changes in `augment`",
         ),
         (
-            {"input": 60, "gather": 30, "warp": None, "head_wait": 0.7, "fine_tune_step": None, "fine_tune_wait": None},
+            {"head_input": 60, "gather": 30, "warp": None, "head_wait": 0.7, "fine_tune_step": None, "fine_tune_wait": None},
             (10, 0),
             "the input bounds the run: 60 images/s, and waiting for it takes 70% of a head step;",
             "most of it is `gather`: a faster disk",
         ),
         (
-            {"input": 60, "colour": 35, "head_wait": 0.7, "fine_tune_wait": 0.7},
+            {"head_input": 60, "fine_tune_input": 60, "colour": 35, "head_wait": 0.7, "fine_tune_wait": 0.7},
             (10, 10),
             "the input bounds the run",
             "most of it is `colour`",
         ),
         (
-            {"input": 60, "head_step": None, "head_wait": None, "fine_tune_wait": 0.7},
+            {"head_input": 60, "fine_tune_input": 60, "head_step": None, "head_wait": None, "fine_tune_wait": 0.7},
             (0, 10),
             "the input bounds the run: 60 images/s, and waiting for it takes 70% of a fine-tune step;",
             "most of it is `warp`",
@@ -94,3 +96,35 @@ def test_only_the_fine_tune_step_is_told_to_train_fewer_layers() -> None:
 def test_training_that_does_nothing_but_wait_is_bound_by_its_input() -> None:
     starved = replace(USUAL, head_wait=1.0)
     assert judge(starved, head_epochs=1, fine_tune_epochs=1).startswith("the input bounds the run")
+
+
+STARVED = replace(USUAL, head_input=30_000, head_step=90_000, head_wait=0.75, fine_tune_wait=0.02, fine_tune_input=700)
+
+
+def test_a_phase_that_waits_for_stored_activations_is_not_told_to_augment_less() -> None:
+    sentence = judge(STARVED, head_epochs=10_000, fine_tune_epochs=1, stored=("head", "fine_tune"))
+    assert sentence == (
+        "the input bounds the run: 30,000 images/s, and waiting for it takes 75% of a head step; it is the reading of stored"
+        " activations: a larger `batch_size`, memory that holds all of them or a faster disk would help"
+    )
+
+
+def test_a_phase_that_waits_for_images_is_told_of_these_though_the_other_learns_from_stored_features() -> None:
+    rates = replace(STARVED, fine_tune_wait=0.6)
+    sentence = judge(rates, head_epochs=1, fine_tune_epochs=10, stored=("head",))
+    assert sentence.startswith("the input bounds the run: 700 images/s, and waiting for it takes 60% of a fine-tune step; most")
+    assert "most of it is `warp`" in sentence
+
+
+def test_a_step_is_compared_with_its_own_input() -> None:
+    sentence = judge(STARVED, head_epochs=1, fine_tune_epochs=10, stored=("head", "fine_tune"))
+    assert sentence.startswith("the fine-tune step bounds the run: 110 images/s while input gives 700;")
+
+
+def test_an_encoded_store_is_told_to_hold_pixels() -> None:
+    slow = replace(USUAL, gather=2_000, head_input=2_000, head_wait=0.7)
+    sentence = judge(slow, head_epochs=10, fine_tune_epochs=1, layout="encoded")
+    assert "most of it is `gather`, which decodes the store's JPEGs: `store.layout: decoded`" in sentence
+    assert "`store.budget_gib`" in sentence
+    assert "faster disk" not in sentence
+    assert "a faster disk" in judge(slow, head_epochs=10, fine_tune_epochs=1)

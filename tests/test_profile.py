@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_every_part_has_a_rate_bad_files_are_left_out_and_nothing_stays(
         assert value > 0, name
     assert rates["head_wait"] < 1
     assert rates["fine_tune_wait"] < 1
-    assert (profile.images, profile.bad_files) == (24, 2)
+    assert (profile.images, profile.bad_files, profile.layout) == (24, 2, "decoded")
     assert [progress.done for progress in seen] == [0, 1, 2, 3]
     assert sorted(photos.rglob("*")) == before
     assert not list(scratch.glob("imagemill*"))  # TensorFlow keeps files of its own there while the process lives
@@ -63,6 +64,46 @@ def test_what_the_recipe_leaves_out_has_no_rate_and_a_batch_may_be_all_there_is(
     rates = profile.rates
     assert rates.warp is rates.colour is rates.fine_tune_step is rates.fine_tune_wait is None
     assert rates.head_step > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "stored"),
+    [
+        ({"cache": {"mode": "features"}}, ("head",)),
+        ({"cache": {"mode": "activations"}, "fine_tune": {"layers": "expand_16"}}, ("head", "fine_tune")),
+        ({"cache": {"mode": "off"}}, ()),
+    ],
+    ids=["features", "activations", "off"],
+)
+def test_the_input_of_a_phase_is_of_what_it_learns_from(
+    changes: dict[str, Any], stored: tuple[str, ...], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, features, activations = 1.0, 2.0, 4.0  # in place of a measured rate: what was measured
+
+    def tell_apart(batches: Any, _: int) -> float:
+        spec = batches.element_spec[0]
+        return images if spec.dtype == "uint8" else float(len(spec.shape))
+
+    monkeypatch.setattr("pipelines.profile._measure_input", tell_apart)
+    classes, files = find_images(photos)
+    profile = measure_source(photos, files, classes, tiny(**changes), images=24)
+    assert profile.stored == stored
+    assert profile.rates.input == images
+    assert profile.rates.head_input == (features if "head" in stored else images)
+    assert profile.rates.fine_tune_input == (activations if "fine_tune" in stored else images)
+
+
+@pytest.mark.slow
+def test_colours_are_measured_apart_and_the_layout_is_that_of_the_whole_source(photos: Path) -> None:
+    classes, files = find_images(photos)
+    augment = {"rotation": 0, "zoom": 0, "horizontal_flip": False, "contrast": 0.2}
+    recipe = tiny(augment=augment, store={"budget_gib": 1e-3}, fine_tune={"epochs": 0})
+    profile = measure_source(photos, files, classes, recipe, images=100_000)
+    assert profile.rates.colour is not None
+    assert profile.rates.colour > 0
+    assert profile.rates.warp is None
+    assert profile.layout == "encoded"
 
 
 @pytest.mark.slow

@@ -72,11 +72,13 @@ class Checkpoints:
 
     def latest(self, *, say: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None. Damaged ones are said and removed: they would pass for the newest."""
-        for path in self._newest_first():
+        paths = self._newest_first()
+        for number, path in enumerate(paths, start=1):
             if _is_whole(path):
                 return _read(path)
-            say(f"checkpoint {path} is truncated or altered; the one before it is used")
             path.unlink(missing_ok=True)
+            rest = "the one before it is tried" if number < len(paths) else "none is left, and the phase starts anew"
+            say(f"checkpoint {path} is truncated or altered and is removed; {rest}")
         return None
 
     def write_failure(self, content: Mapping[str, Any]) -> Path:

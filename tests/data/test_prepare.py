@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.config import Recipe, StoreConfig
 from pipelines.contracts import ImageIndex, PreparedImages, StoreLayout
+from pipelines.data import decoder
 from pipelines.data.decode import decode_and_resize
 from pipelines.data.prepare import prepare, read_examples
 from pipelines.errors import SourceChangedError
@@ -17,6 +18,7 @@ from pipelines.progress import Report
 from pipelines.slices import ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
+from pipelines.store import rows
 from tests.images import draw_photo, encode
 from tests.opened import opened_below
 from tests.sources.folders import write_photo
@@ -144,7 +146,11 @@ def test_formats_that_only_prepare_can_read_are_named(photos: Path, tmp_path: Pa
     assert unserved == {"cat/new.webp", "cat/palette.bmp"}
 
 
-def test_a_file_that_vanished_after_ingest_is_said_and_what_was_decoded_stays(photos: Path, tmp_path: Path) -> None:
+def test_a_file_that_vanished_after_ingest_is_said_and_what_was_decoded_stays(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "_CHUNK_FILES", 4)
+    monkeypatch.setattr(rows, "SHARD_BYTES", 4 * SIZE * SIZE * 3)
     home, store = tmp_path / "home", StoreConfig()
     index = index_of(home, photos)
     shutil.copytree(photos, tmp_path / "copy")
@@ -153,5 +159,7 @@ def test_a_file_that_vanished_after_ingest_is_said_and_what_was_decoded_stays(ph
         prepare(home, photos, index, image_size=SIZE, resize="stretch", store=store)
     assert "\n" not in str(caught.value)
     assert list((home / "tmp").iterdir()) == []
-    whole = prepare(home, tmp_path / "copy", index, image_size=SIZE, resize="stretch", store=store)
+    with opened_below(tmp_path / "copy") as opened:
+        whole = prepare(home, tmp_path / "copy", index, image_size=SIZE, resize="stretch", store=store)
+    assert sorted(opened) == [f"dog/{number:03d}.jpg" for number in range(4, 12)]  # from the four with the vanished one on
     assert sum(len(read_examples(home, whole, split)[0]) for split in ("train", "validation", "test")) == 24

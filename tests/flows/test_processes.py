@@ -30,9 +30,9 @@ class Place:
         self.source = write_classes(folder / "my 'photos\"", {'a "cat" 🐱': 12, "dog\n[b]x": 12})
         shutil.copy(self.source / 'a "cat" 🐱' / "000.jpg", self.source / "dog\n[b]x" / "again.jpg")
 
-    def start(self, name: str, *settings: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *settings: str, home: Path | None = None) -> subprocess.Popen[str]:
         """Starts a train in a session of its own, so that signals reach it and its children alone."""
-        command = [COMMAND, "train", str(self.source), "--home", str(self.home), "--out", str(self.folder / name)]
+        command = [COMMAND, "train", str(self.source), "--home", str(home or self.home), "--out", str(self.folder / name)]
         command += [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
         options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment, "text": True}
@@ -84,7 +84,7 @@ def read_until(run: subprocess.Popen[str], start: str) -> list[str]:
     pytest.fail(f"{lines} and {run.communicate()}")
 
 
-def test_an_interrupted_run_says_so_and_it_and_a_killed_one_go_on_from_their_checkpoints(place: Place) -> None:
+def test_an_interrupted_run_says_so_it_and_a_killed_one_go_on_and_the_end_is_that_of_an_undisturbed_one(place: Place) -> None:
     # Keras layers in the model, so that an epoch takes long enough to be interrupted.
     settings = ("head.epochs=30", "head.patience=30", "fine_tune.epochs=0", "augment.where=model")
     checkpoints = place.home / "checkpoints"
@@ -121,3 +121,22 @@ def test_an_interrupted_run_says_so_and_it_and_a_killed_one_go_on_from_their_che
     history = pq.read_table(place.folder / "resumed" / "history.parquet")["epoch"].to_pylist()
     assert history == list(range(1, 31))
     assert not list(checkpoints.iterdir())
+    new_home = place.folder / "new home"
+    with place.start("undisturbed", *settings, home=new_home) as run:
+        said, errors = run.communicate(timeout=400)
+    assert run.returncode == 0, errors
+    assert "goes on from its checkpoint" not in said
+    assert set(place.cache("undisturbed").values()) == {"miss"}
+    assert_same_results(place.folder / "resumed", place.folder / "undisturbed")
+    for stage in ("head", "fine_tune", "evaluate"):
+        (made,) = (new_home / "artifacts" / stage).iterdir()
+        assert (place.home / "artifacts" / stage / made.name).is_dir(), f"other bytes came out of {stage}"
+
+
+def assert_same_results(folder: Path, other: Path) -> None:
+    """All that was learned and measured, but for how long it took."""
+    histories = [pq.read_table(each / "history.parquet").drop_columns("seconds") for each in (folder, other)]
+    assert histories[0].equals(histories[1])
+    assert (folder / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
+    predictions = [pq.read_table(each / "predictions.parquet") for each in (folder, other)]
+    assert predictions[0].equals(predictions[1])

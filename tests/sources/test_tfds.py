@@ -168,6 +168,19 @@ def test_a_server_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
         data_set.check_reachable()
 
 
+def test_a_data_set_whose_server_does_not_answer_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DrawnAnimals, "url_infos", {"http://localhost:1/data.tar": None})
+    source = opened("drawn_animals", tmp_path / "data", tmp_path / "home", download=True)
+    for look in (source.peek, source.find):
+        with pytest.raises(
+            InputError, match=r"tfds:drawn_animals is not prepared in .* can't be downloaded: .* does not answer"
+        ):
+            look()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_while_preparing_is_said_as_such(tmp_path: Path) -> None:
     def download_and_prepare() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -81,7 +81,7 @@ class Death:
 
     Attributes:
         place: `step` (done, and nobody knows yet), `half written` (a checkpoint's file), `written` (not renamed yet),
-            `renamed` (older ones not removed yet), `validation`.
+            `renamed` (older ones not removed yet), `validation`. The three of a checkpoint come once in each write of one.
         count: n.
     """
 
@@ -96,17 +96,28 @@ class Death:
             self._replace(Trainer, "validate", before=True)
         elif self.place == "half written":
             self._replace(checkpoint, "_write", before=False, prelude=_halve)
-        elif self.place == "written":
-            self._replace(checkpoint, "flush", before=True)
+        elif self.place == "written":  # a write flushes the file, renames it and flushes the folder
+            self._replace(checkpoint, "flush", before=True, counts=Path.is_file)
         elif self.place == "renamed":
-            self._replace(Checkpoints, "_newest_first", before=True)
+            self._replace(checkpoint, "flush", before=False, counts=Path.is_dir)
         else:
             raise ValueError(self.place)
 
-    def _replace(self, owner: Any, name: str, *, before: bool, prelude: Callable[..., None] = lambda *_: None) -> None:
+    def _replace(
+        self,
+        owner: Any,
+        name: str,
+        *,
+        before: bool,
+        counts: Callable[..., bool] = lambda *_: True,
+        prelude: Callable[..., None] = lambda *_: None,
+    ) -> None:
+        """Makes a function deadly the n-th time that it is called with arguments that count: before its work, or after."""
         original, seen = getattr(owner, name), [0]
 
         def deadly(*arguments: Any) -> Any:
+            if not counts(*arguments):
+                return original(*arguments)
             seen[0] += 1
             result = None if before and seen[0] == self.count else original(*arguments)
             if seen[0] == self.count:

@@ -58,11 +58,25 @@ def test_a_truncated_one_is_named_and_removed_and_the_one_before_used(checkpoint
     latest = checkpoints.latest(say=said.append)
     assert latest is not None
     assert latest.step == 1
-    (line,) = said
-    assert f"{newest} is truncated or altered" in line
+    assert said == [f"checkpoint {newest} is truncated or altered and is removed; the one before it is tried"]
     checkpoints.save(make(1))
     checkpoints.save(make(0))  # by a run that was told to start anew
     assert not newest.exists()
+
+
+def test_where_all_are_truncated_that_is_said_and_none_is_used(checkpoints: Checkpoints) -> None:
+    checkpoints.save(make(1))
+    checkpoints.save(make(2))
+    paths = sorted(checkpoints.folder.iterdir(), reverse=True)
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1])
+    said: list[str] = []
+    assert checkpoints.latest(say=said.append) is None
+    assert said == [
+        f"checkpoint {paths[0]} is truncated or altered and is removed; the one before it is tried",
+        f"checkpoint {paths[1]} is truncated or altered and is removed; none is left, and the phase starts anew",
+    ]
+    assert not list(checkpoints.folder.iterdir())
 
 
 def test_a_full_disk_leaves_the_last_one_and_no_rest(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,21 @@ def test_a_checkpoint_of_another_model_is_said_and_does_not_stand_in_the_way(tmp
     assert newest.step == STEPS
 
 
+def test_a_phase_whose_checkpoints_are_all_damaged_says_so_and_starts_anew(tmp_path: Path) -> None:
+    whole, checkpoints = phase(), Checkpoints(tmp_path / "checkpoints", every_steps=1)
+    whole.run()
+    phase(checkpoints=checkpoints, epochs=1).run()
+    for path in checkpoints.folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    told: list[str] = []
+    run = phase(checkpoints=checkpoints, report=lambda progress: told.append(progress.detail))
+    run.run()
+    assert told[0].endswith("the one before it is tried")
+    assert told[1].endswith("none is left, and the phase starts anew")
+    assert "goes on" not in "".join(told)
+    assert [row | {"seconds": 0} for row in run.rows] == [row | {"seconds": 0} for row in whole.rows]
+
+
 def test_a_finished_phase_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", every_steps=1000)
     first = phase(checkpoints=checkpoints)

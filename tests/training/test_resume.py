@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from pipelines.data.prepare import prepare
 from pipelines.slices import embed_slice, ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
-from pipelines.store.artifacts import read_json
+from pipelines.store.artifacts import file_digest, read_json
+from pipelines.training.checkpoint import _UNFINISHED, KEPT
 from pipelines.training.embed import embed
 from tests.small import small_lite0
 from tests.sources.folders import write_learnable
@@ -72,8 +74,21 @@ def assert_same(folder: Path, other: Path) -> None:
 def test_a_killed_run_ends_as_an_undisturbed_one(death: Death, processes: Processes, undisturbed: Path, tmp_path: Path) -> None:
     assert processes.run(resumable.run_scratch, tmp_path, death) == -signal.SIGKILL
     assert not (tmp_path / "rows.json").exists()
+    if death in IN_A_WRITE:
+        assert_died_in_write(death, tmp_path / "checkpoints")
     assert processes.run(resumable.run_scratch, tmp_path, None) == 0
     assert_same(tmp_path, undisturbed)
+
+
+def assert_died_in_write(death: Death, checkpoints: Path) -> None:
+    """Of the n-th write there is what its place says, and nothing more."""
+    whole = [path for path in checkpoints.iterdir() if path.name != _UNFINISHED]
+    before = min(death.count - 1, KEPT)
+    assert len(whole) == (before + 1 if death.place == "renamed" else before)
+    assert (checkpoints / _UNFINISHED).exists() == (death.place != "renamed")
+    assert all(path.stem.partition("-")[2] == file_digest(path) for path in whole)
+    if death.place != "renamed":
+        assert zipfile.is_zipfile(checkpoints / _UNFINISHED) == (death.place == "written")
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)
