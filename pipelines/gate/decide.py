@@ -11,8 +11,8 @@ What happens where there is nothing to compare by, as one who sleeps while a sch
   (`gate.new_class_recall`), where there are enough images to tell;
 - **labels changed** on more of the test images than a clean-up explains: refused. The champion would be judged by labels that
   may be wrong, and a challenger that learned such labels would win;
-- **new test images**: their labels may be wrong as well, and nothing tells. So the challenger must be no worse on those alone
-  that the champion's data held too, with the label that they have now, where there are `gate.least_images` of them;
+- **new test images**: their labels may be wrong as well, and nothing tells. So the challenger must not be shown to be worse on
+  those alone that the champion's data held too, with the label that they have now, where there are `gate.least_images`;
 - **too few fair images**: refused, because nothing was shown.
 """
 
@@ -140,7 +140,10 @@ def _judge_labels(evidence: Evidence, config: GateConfig) -> Check:
 
 
 def _judge_unchanged(whole: Comparison, unchanged: Comparison | None, config: GateConfig) -> Iterator[Check]:
-    """The same conditions where no new label can make up for a fall; nothing where these are all images."""
+    """Whether it became worse where no new label can make up for that; nothing where these are all images.
+
+    Not asked to be shown to be no worse: known images may be few beside new ones, and too few for that however good it is.
+    """
     images = unchanged.images if unchanged else 0
     if images == whole.images:
         return
@@ -148,18 +151,26 @@ def _judge_unchanged(whole: Comparison, unchanged: Comparison | None, config: Ga
     if unchanged is None or images < config.least_images:
         yield Check(name="unchanged images", passed=True, text=f"{which} were not judged apart: too few to tell")
         return
-    for check in (_judge_accuracy(unchanged, config), _judge_recalls(unchanged, config)):
-        yield Check(name=f"{check.name} on unchanged images", passed=check.passed, text=f"on the {which}, {check.text}")
+    fell = unchanged.difference < -config.margin and unchanged.interval[1] < 0
+    said = f"the challenger is {'' if fell else 'not shown to be '}worse by more than {config.margin:g}: {_numbers(unchanged)}"
+    recalls = _judge_recalls(unchanged, config)
+    for name, passed, text in (("accuracy", not fell, said), ("classes", recalls.passed, recalls.text)):
+        yield Check(name=f"{name} on unchanged images", passed=passed, text=f"on the {which}, {text}")
+
+
+def _numbers(comparison: Comparison) -> str:
+    low, high = comparison.interval
+    return (
+        f"accuracy {comparison.challenger_accuracy:.4f}, champion {comparison.champion_accuracy:.4f}, difference"
+        f" {comparison.difference:+.4f} ({comparison.confidence:.3g} interval {low:+.4f} to {high:+.4f}, McNemar p"
+        f" {comparison.mcnemar_p:.3g})"
+    )
 
 
 def _judge_accuracy(comparison: Comparison, config: GateConfig) -> Check:
     """Whether the challenger is better, by McNemar's test, or not worse, by the interval and the margin."""
     low, high = comparison.interval
-    numbers = (
-        f"accuracy {comparison.challenger_accuracy:.4f}, champion {comparison.champion_accuracy:.4f}, difference"
-        f" {comparison.difference:+.4f} ({comparison.confidence:.3g} interval {low:+.4f} to {high:+.4f}, McNemar p"
-        f" {comparison.mcnemar_p:.3g})"
-    )
+    numbers = _numbers(comparison)
     if comparison.difference > 0 and comparison.mcnemar_p <= 1 - config.confidence:
         return Check(name="accuracy", passed=True, text=f"the challenger is better: {numbers}")
     passed = low >= -config.margin

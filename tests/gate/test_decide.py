@@ -165,6 +165,14 @@ def test_too_few_known_images_are_not_judged_apart_and_this_is_said() -> None:
     assert any(reason.startswith("0 test images that the champion's data held") for reason in nothing.reasons)
 
 
+def test_a_few_known_images_need_not_show_what_so_few_can_not() -> None:
+    """Two models as good as each other, that disagree on three of the 60 images which both had."""
+    disagreed = compare(*np.array([[0] * 60, [0] * 58 + [1] * 2, [1] + [0] * 59]), classes=CLASSES, confidence=0.95)
+    whole = known_and_new(1_000, right=True)["comparison"]
+    assert disagreed.interval[0] < -0.02
+    assert decided(whole, unchanged=disagreed, fair=4_000, known=60).promote
+
+
 def test_known_images_that_are_all_there_are_need_no_judgement_apart() -> None:
     same = compared(answers(0, 0), answers(0, 0))
     assert [check.name for check in decided(same, unchanged=same).checks] == [
