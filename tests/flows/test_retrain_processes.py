@@ -1,8 +1,9 @@
-"""`imagemill retrain` in processes of its own: two at once."""
+"""`imagemill retrain` in processes of its own: two at once, and a challenger that learned wrong labels."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -66,3 +67,22 @@ def test_two_identical_ones_at_once_do_the_work_once(trained: Trained) -> None:
     stages = json.loads((run_folder(done) / "timings.json").read_text())["stages"]
     assert {stage["cache"] for stage in stages.values()} == {"miss"}
     assert read_registry(trained.folder) == ([1], 1, [1])
+
+
+def test_a_challenger_trained_on_wrong_labels_is_refused(trained: Trained, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
+    for split in ("train", "validation"):
+        red, green = (tmp_path / "photos" / split / label for label in CLASSES)
+        red.rename(red.with_name("swapped"))
+        green.rename(red)
+        red.with_name("swapped").rename(green)
+    said = finish(start_command(*arguments_in(tmp_path)))
+    decision = json.loads((run_folder(said) / "gate.json").read_text())
+    assert decision["promote"] is False
+    assert {check["name"] for check in decision["checks"] if not check["passed"]} == {"accuracy", "classes"}
+    assert "the challenger is worse by more than 0.1" in decision["reasons"][0]
+    assert decision["comparison"]["champion_accuracy"] > 0.9
+    assert decision["comparison"]["challenger_accuracy"] < 0.1
+    assert decision["comparison"]["images"] == 60
+    assert "version 2 of 'photos' is not promoted: " in said
+    assert read_registry(tmp_path) == ([2, 1], 1, [1])
