@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.console import Console
 from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
 from flows.request import check_request, find_source
 from flows.surroundings import configure, start_prefect, stderr_to_log
+from pipelines.errors import ImagemillError, RunError
 from tasks.worker import working
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ RUN_FILES = [
     ("gate.json", "whether the model was promoted, and why"),
     ("config.yaml", "the whole recipe: imagemill train SOURCE --config config.yaml repeats the run"),
 ]
+_DATABASE_BYTES = 1 << 20  # with less free space than this, what a database does not take is no riddle
+
+
+@contextmanager
+def _full_disk_named(home: Path) -> Iterator[None]:
+    """Says that the disk is full where something else failed on it first: Prefect's database lies in the home too.
+
+    Raises:
+        RunError: in place of an error that is none of ours.
+    """
+    try:
+        yield
+    except ImagemillError:
+        raise
+    except Exception as error:
+        if shutil.disk_usage(home).free >= _DATABASE_BYTES:
+            raise
+        line = f"no space left on the device that holds {home}; free some and run it again: finished stages are kept"
+        raise RunError(line) from error
 
 
 @contextmanager
@@ -43,9 +64,10 @@ def _running(home: Path, recipe: Recipe, console: Console, *, verbose: bool) -> 
                 worker.expect()
             import flows.retrain  # noqa: F401 (all that a flow imports)
 
-        start_prefect(console, meanwhile=meanwhile)
-        with display_stages(console):
-            yield
+        with _full_disk_named(home):
+            start_prefect(console, meanwhile=meanwhile)
+            with display_stages(console):
+                yield
 
 
 def run_train(

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.sources.folders import write_classes
+from tests.flows.commands import finish, start_command, write_recipe
+from tests.flows.conftest import LEARNS
+from tests.sources.folders import write_classes, write_tinted
 
 pytestmark = pytest.mark.slow
 COMMAND = str(Path(sys.executable).with_name("imagemill"))
@@ -20,6 +23,13 @@ COMMAND = str(Path(sys.executable).with_name("imagemill"))
 def mount(folder: Path, options: str) -> bool:
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def fill(rubbish: Path) -> None:
+    """Writes a file until nothing fits beside it."""
+    with rubbish.open("wb", buffering=0) as opened, pytest.raises(OSError, match="No space left"):
+        while opened.write(bytes(4096)):
+            pass
 
 
 @pytest.fixture
@@ -48,3 +58,31 @@ def test_a_full_disk_ends_the_run_cleanly_and_with_more_space_it_goes_on(disk: P
     assert roomy.returncode == 0, roomy.stderr
     stages = json.loads((tmp_path / "out" / "timings.json").read_text())["stages"]
     assert (stages["ingest"]["cache"], stages["prepare"]["cache"], stages["head"]["cache"]) == ("hit", "hit", "miss")
+
+
+def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint_and_it_goes_on_from_that(
+    disk: Path, tmp_path: Path
+) -> None:
+    assert mount(disk, "remount,size=64m")
+    source = write_tinted(tmp_path / "photos", {"red": 12, "green": 12})
+    learning = {**LEARNS["fine_tune"], "epochs": 200, "patience": 200}
+    recipe = write_recipe(tmp_path / "recipe.yaml", fine_tune=learning, registry={"enabled": False})
+    command = ["train", source, "--config", recipe, "--home", disk / "home", "--out", tmp_path / "out"]
+    with start_command(*command) as training:
+        assert training.stdout is not None
+        next(line for line in training.stdout if line.startswith("fine_tune: epoch 2/"))
+        fill(disk / "rubbish")
+        errors = training.communicate(timeout=300)[1]
+    assert training.returncode == 1
+    # Named by the checkpoint, or by the home where Prefect's database was told of that in vain.
+    assert errors.startswith(f"imagemill: no space left on the device that holds {disk / 'home'}")
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    (checkpoints,) = (disk / "home" / "checkpoints").iterdir()
+    assert list(checkpoints.iterdir())
+    (disk / "rubbish").unlink()
+    said = finish(start_command(*command))
+    assert "fine_tune: goes on from its checkpoint at step " in said
+    assert "fine_tune: epoch 2/" not in said
+    epochs = pq.read_table(tmp_path / "out" / "history.parquet")["epoch"].to_pylist()
+    assert epochs == list(range(1, len(epochs) + 1))

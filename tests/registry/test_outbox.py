@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,71 +17,22 @@ from pipelines.registry.connection import Registry, connected
 from pipelines.registry.fetch import fetch, parse_reference
 from pipelines.registry.outbox import waiting_entries
 from pipelines.registry.service import deliver_waiting
+from tests.mlflow_server import MlflowServer
 from tests.registry.conftest import CutOffError, Desk, dying_before
 
 pytestmark = pytest.mark.slow
 
 
-class Server:
-    """`mlflow server` on loopback, as a person starts it, without the jobs that language models want."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *, seconds: float = 180) -> None:
-        """Starts it and waits until it answers."""
-        places = {"backend-store-uri": f"sqlite:///{self._folder}/server.db", "artifacts-destination": f"{self._folder}/files"}
-        options = {**places, "host": "127.0.0.1", "port": str(self._port), "workers": "1"}
-        command = [str(Path(sys.executable).with_name("mlflow")), "server"]
-        command += [word for name, value in options.items() for word in (f"--{name}", value)]
-        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env={**os.environ, **quiet}, stdout=log, stderr=log, start_new_session=True
-            )
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and self._process.poll() is None:
-            try:
-                if httpx.get(f"{self.uri}/health", timeout=5).is_success:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        self.kill()
-        pytest.fail((self._folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        """Ends it and all that it started, at once."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """Lets it accept connections in the block, and answer nothing."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGSTOP)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("pipelines.registry.connection.ANSWER_SECONDS", 0.5)
-            yield
-        os.killpg(self._process.pid, signal.SIGCONT)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("mlflow"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="module")
-def far(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def far(server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     """The server's registry, seen from one home by all tests of this module, in their order."""
     return Desk(Registry(tmp_path_factory.mktemp("far") / "home", server.uri), [])
 
@@ -95,7 +41,7 @@ def waiting(desk: Desk) -> int:
     return len(waiting_entries(desk.registry))
 
 
-def test_a_server_keeps_runs_and_models_and_its_page_has_their_curves(far: Desk, server: Server) -> None:
+def test_a_server_keeps_runs_and_models_and_its_page_has_their_curves(far: Desk, server: MlflowServer) -> None:
     far.train(1)
     folder = fetch(far.registry, parse_reference("models:/pets@champion"))
     assert (folder / "model.keras").read_text() == "model 1"
@@ -118,7 +64,7 @@ def test_a_fetched_model_is_kept_and_one_that_was_altered_fetched_again(far: Des
     assert (fetch(far.registry, parse_reference("models:/pets/1")) / "model.keras").read_text() == "model 1"
 
 
-def test_a_server_that_hangs_keeps_a_run_waiting(far: Desk, server: Server) -> None:
+def test_a_server_that_hangs_keeps_a_run_waiting(far: Desk, server: MlflowServer) -> None:
     with server.hanging():
         registration = far.register(2)
     assert (registration.version, registration.settled) == (None, False)
@@ -126,7 +72,9 @@ def test_a_server_that_hangs_keeps_a_run_waiting(far: Desk, server: Server) -> N
     assert waiting(far) == 1
 
 
-def test_a_server_that_dies_between_registering_and_promoting_keeps_the_decision_waiting(far: Desk, server: Server) -> None:
+def test_a_server_that_dies_between_registering_and_promoting_keeps_the_decision_waiting(
+    far: Desk, server: MlflowServer
+) -> None:
     registration = far.register(3)
     assert (registration.version, registration.champion, waiting(far)) == (3, 1, 0)  # after the one that waited
     server.kill()
@@ -140,7 +88,7 @@ def test_a_server_that_dies_between_registering_and_promoting_keeps_the_decision
         fetch(far.registry, parse_reference("models:/pets@champion"))
 
 
-def test_what_waits_is_delivered_once_in_order_however_often_that_is_cut_off(far: Desk, server: Server) -> None:
+def test_what_waits_is_delivered_once_in_order_however_often_that_is_cut_off(far: Desk, server: MlflowServer) -> None:
     server.start()
     for change in (3, 8, 20):  # in the decision; in a run's log; after a version was made
         with pytest.raises(CutOffError), dying_before(change):
@@ -156,7 +104,7 @@ def test_what_waits_is_delivered_once_in_order_however_often_that_is_cut_off(far
         assert sorted(run.data.params["seed"] for run in client.search_runs([experiment])) == ["1", "2", "3", "4", "5"]
 
 
-def test_a_decision_that_waited_while_another_became_champion_decides_nothing(far: Desk, server: Server) -> None:
+def test_a_decision_that_waited_while_another_became_champion_decides_nothing(far: Desk, server: MlflowServer) -> None:
     late, meanwhile = far.register(6), far.register(7)
     with server.hanging():
         far.settle(late)
@@ -169,7 +117,9 @@ def test_a_decision_that_waited_while_another_became_champion_decides_nothing(fa
     assert (again.settled, again.champion) == (False, 7)
 
 
-def test_what_can_not_be_delivered_does_not_block_the_rest(far: Desk, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_can_not_be_delivered_does_not_block_the_rest(
+    far: Desk, server: MlflowServer, caplog: pytest.LogCaptureFixture
+) -> None:
     with server.hanging():
         far.register(8)
         far.register(9)
@@ -199,7 +149,7 @@ for line in sys.stdin:
 """
 
 
-def test_of_two_homes_that_promote_at_once_one_does(server: Server, tmp_path: Path) -> None:
+def test_of_two_homes_that_promote_at_once_one_does(server: MlflowServer, tmp_path: Path) -> None:
     """Each was judged against the same champion: the other's model has to be judged again."""
     desks = [Desk(Registry(tmp_path / name, server.uri), []) for name in ("one", "two")]
     homes = [

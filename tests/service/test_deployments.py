@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +99,20 @@ def test_a_schedule_makes_runs_and_an_event_starts_one_with_what_it_carries(
     assert f"home: {tmp_path / 'home'}, which is not there yet" in said
 
 
-def test_the_file_deploys_with_its_schedules_limits_and_triggers(configured: Server, worker: Worker, tmp_path: Path) -> None:
-    content = yaml.safe_load(FILE.read_text())
-    modules = {entry["entrypoint"]: entry["entrypoint"].rpartition(".")[0] for entry in content["deployments"]}
-    assert len(modules) == 4
-    there = [entry for entry in content["deployments"] if importlib.util.find_spec(modules[entry["entrypoint"]])]
-    (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({**content, "deployments": there}))
-    deploy(configured, tmp_path / "prefect.yaml", **{f"IMAGEMILL_{name}": value for name, value in VARIABLES.items()})
+def test_the_file_deploys_with_its_schedules_limits_and_triggers(configured: Server, worker: Worker) -> None:
+    entries = yaml.safe_load(FILE.read_text())["deployments"]
+    entrypoints = [entry["entrypoint"] for entry in entries]
+    assert sorted(entrypoints) == [
+        "flows.predict_flow.predict_flow",
+        "flows.retrain.retrain",
+        "flows.train.train_model",
+        "flows.watch.watch",
+    ]
+    for module, _, function in (entrypoint.rpartition(".") for entrypoint in entrypoints):
+        assert callable(getattr(import_module(module), function))
+    deploy(configured, FILE, **{f"IMAGEMILL_{name}": value for name, value in VARIABLES.items()})
     deployments, automations = read_all()
-    for entry in there:
+    for entry in entries:
         found = deployments[entry["entrypoint"]]
         assert found.name == "photos"
         assert found.pull_steps == []
@@ -118,10 +123,9 @@ def test_the_file_deploys_with_its_schedules_limits_and_triggers(configured: Ser
         assert len(found.schedules) == len(entry.get("schedules", []))
     assert deployments["flows.train.train_model"].parameters["source"] == "/srv/photos"
     assert deployments["flows.predict_flow.predict_flow"].parameters["model"] == "models:/photos@champion"
-    if "flows.retrain.retrain" in deployments:
-        trigger = automations["retrain photos when it changed"].trigger
-        assert trigger.match.root == {"prefect.resource.id": "dataset.photos"}
-        assert trigger.expect == {"dataset.changed"}
+    trigger = automations["retrain photos when it changed"].trigger
+    assert trigger.match.root == {"prefect.resource.id": "dataset.photos"}
+    assert trigger.expect == {"dataset.changed"}
     assert run_command("setup") == 0
 
 
