@@ -53,6 +53,7 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
             "fine_tune.layers=0",
             r"`fine_tune\.layers`: must be a number of layers, at least 1, the name of a block, or all; received 0$",
         ),
+        ("fine_tune.layers='0'", "must be a number of layers, at least 1, the name of a block, or all; received 0$"),
         ("fine_tune.layers=[20]", r"the name of a block, or all; received \[20\]$"),
         ("head.epochs=0", "^recipe: `head.epochs` must be at least 1 for EfficientNetLite0, whose head must learn first"),
         ("model.blocks.pooling=stride", "`model`: `blocks` is for SmallCNN or SmallSeparableCNN alone; EfficientNetLite0 has"),
@@ -77,6 +78,10 @@ def test_a_wrong_value_is_said_in_one_line(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_recipe(None, [override])
     assert "\n" not in str(caught.value)
+
+
+def test_a_quoted_number_of_layers_is_a_number() -> None:
+    assert load_recipe(None, ["fine_tune.layers='20'"]).fine_tune.layers == 20
 
 
 @pytest.mark.parametrize(
