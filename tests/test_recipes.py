@@ -85,11 +85,17 @@ def test_a_quoted_number_of_layers_is_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "message"), [("head.epochs=2", "must be 0 .*; received 2"), ("fine_tune.epochs=0", "must be at least 1")]
+    ("override", "message"),
+    [
+        ("head.epochs=2", "must be 0 .*; received 2"),
+        ("fine_tune.epochs=0", "must be at least 1"),
+        ("fine_tune.layers=5", "must be all .*; received 5"),
+        ("fine_tune.layers=block2a", "must be all .*; received 'block2a'"),
+    ],
 )
-def test_a_from_scratch_model_has_the_second_phase_alone(key: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"`{key[:-2]}` {message}"):
-        load_recipe(None, ["model.backbone=SmallSeparableCNN", key])
+def test_a_from_scratch_model_has_the_second_phase_alone_and_learns_whole(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"`{override.partition('=')[0]}` {message}"):
+        load_recipe(None, ["model.backbone=SmallSeparableCNN", override])
 
 
 def test_a_from_scratch_model_has_nothing_to_cache() -> None:
