@@ -138,7 +138,16 @@ def test_photos_are_trained_by_transfer() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["image_size=96", "fine_tune.layers=5", "fine_tune.epochs=0", "head.epochs=3", "model.dropout=.2"]
+    "setting",
+    [
+        "image_size=96",
+        "fine_tune.layers=5",
+        "fine_tune.epochs=0",
+        "head.epochs=3",
+        "model.dropout=.2",
+        "cache.mode=features",
+        "cache.mode=activations",
+    ],
 )
 def test_a_value_that_means_transfer_is_not_overruled(setting: str) -> None:
     recipe = load_recipe(None, [setting])
