@@ -12,6 +12,7 @@ from pipelines.config import Recipe
 from pipelines.config.registry import check_uri
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES
+from pipelines.models.top_layers import first_learning
 from pipelines.models.weights_file import find_weights_file
 from pipelines.registry.connection import Registry
 from pipelines.run_folder import check_target, check_writable
@@ -19,6 +20,7 @@ from pipelines.slices import training_slice
 from pipelines.sources.folder import FoundFile, check_class_counts
 from pipelines.sources.source import TFDS_PREFIX, FolderSource, Source, open_source
 from tasks.devices import check_count, find_devices
+from tasks.layer_names import layer_names
 
 DEFAULT_HOME = ".imagemill"
 
@@ -98,7 +100,7 @@ def check_model(recipe: Recipe) -> None:
     """Checks what the recipe says about the model.
 
     Raises:
-        InputError: the images are too small for the backbone, or its weights can't be read.
+        InputError: the images are too small for the backbone, its weights can't be read, or it has no such layers.
     """
     smallest = BACKBONES[recipe.model.backbone].min_image_size
     if recipe.image_size < smallest:
@@ -106,6 +108,18 @@ def check_model(recipe: Recipe) -> None:
     if recipe.model.weights not in ("imagenet", "none"):
         find_weights_file(recipe.model.weights)
     training_slice(recipe)
+    _check_layers(recipe)
+
+
+def _check_layers(recipe: Recipe) -> None:
+    """Looks for a block that is to learn in its backbone, which is built for that; a number of layers needs no look.
+
+    Raises:
+        InputError: it is not there.
+    """
+    named, backbone = recipe.fine_tune.layers, recipe.model.backbone
+    if isinstance(named, str) and named != "all" and recipe.fine_tune.epochs:
+        first_learning(layer_names(backbone), named, backbone=backbone)
 
 
 def check_batch_size(recipe: Recipe, files: int) -> None:

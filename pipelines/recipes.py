@@ -101,7 +101,8 @@ def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Rec
 def _means_transfer(recipe: Recipe) -> bool:
     """Whether something is set that a from-scratch model would make no sense of."""
     enlarges = "image_size" in recipe.model_fields_set and recipe.image_size > SMALL_SIDE_PX
-    return enlarges or "layers" in recipe.fine_tune.model_fields_set or not recipe.fine_tune.epochs
+    caches = recipe.cache.mode in ("activations", "features")
+    return enlarges or caches or "layers" in recipe.fine_tune.model_fields_set or not recipe.fine_tune.epochs
 
 
 def _batch_size(train_images: int) -> int:

@@ -53,6 +53,7 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
             "fine_tune.layers=0",
             r"`fine_tune\.layers`: must be a number of layers, at least 1, the name of a block, or all; received 0$",
         ),
+        ("fine_tune.layers='0'", "must be a number of layers, at least 1, the name of a block, or all; received 0$"),
         ("fine_tune.layers=[20]", r"the name of a block, or all; received \[20\]$"),
         ("head.epochs=0", "^recipe: `head.epochs` must be at least 1 for EfficientNetLite0, whose head must learn first"),
         ("model.blocks.pooling=stride", "`model`: `blocks` is for SmallCNN or SmallSeparableCNN alone; EfficientNetLite0 has"),
@@ -79,12 +80,22 @@ def test_a_wrong_value_is_said_in_one_line(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_quoted_number_of_layers_is_a_number() -> None:
+    assert load_recipe(None, ["fine_tune.layers='20'"]).fine_tune.layers == 20
+
+
 @pytest.mark.parametrize(
-    ("key", "message"), [("head.epochs=2", "must be 0 .*; received 2"), ("fine_tune.epochs=0", "must be at least 1")]
+    ("override", "message"),
+    [
+        ("head.epochs=2", "must be 0 .*; received 2"),
+        ("fine_tune.epochs=0", "must be at least 1"),
+        ("fine_tune.layers=5", "must be all .*; received 5"),
+        ("fine_tune.layers=block2a", "must be all .*; received 'block2a'"),
+    ],
 )
-def test_a_from_scratch_model_has_the_second_phase_alone(key: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"`{key[:-2]}` {message}"):
-        load_recipe(None, ["model.backbone=SmallSeparableCNN", key])
+def test_a_from_scratch_model_has_the_second_phase_alone_and_learns_whole(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"`{override.partition('=')[0]}` {message}"):
+        load_recipe(None, ["model.backbone=SmallSeparableCNN", override])
 
 
 def test_a_from_scratch_model_has_nothing_to_cache() -> None:
@@ -127,7 +138,16 @@ def test_photos_are_trained_by_transfer() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["image_size=96", "fine_tune.layers=5", "fine_tune.epochs=0", "head.epochs=3", "model.dropout=.2"]
+    "setting",
+    [
+        "image_size=96",
+        "fine_tune.layers=5",
+        "fine_tune.epochs=0",
+        "head.epochs=3",
+        "model.dropout=.2",
+        "cache.mode=features",
+        "cache.mode=activations",
+    ],
 )
 def test_a_value_that_means_transfer_is_not_overruled(setting: str) -> None:
     recipe = load_recipe(None, [setting])

@@ -84,6 +84,11 @@ class Recipe(Section):
             )
         if self.model.from_scratch and not self.fine_tune.epochs:
             raise ValueError(f"`fine_tune.epochs` must be at least 1 for {name}, which learns in that phase alone; received 0")
+        if self.model.from_scratch and self.fine_tune.layers != "all":
+            raise ValueError(
+                f"`fine_tune.layers` must be all for {name}, whose lower layers would stay random;"
+                f" received {self.fine_tune.layers!r}"
+            )
         if not self.model.from_scratch and not head:
             raise ValueError(f"`head.epochs` must be at least 1 for {name}, whose head must learn first; received 0")
         return self

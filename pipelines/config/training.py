@@ -140,6 +140,8 @@ class FineTuneConfig(PhaseConfig):
     @field_validator("layers", mode="before")
     @classmethod
     def _some_or_all(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdecimal():  # quoted in YAML
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "" or (isinstance(value, int) and value < 1):
             raise ValueError(f"must be a number of layers, at least 1, the name of a block, or all; received {value!r}")
         return value

@@ -16,6 +16,7 @@ from pipelines.config import ModelConfig
 from pipelines.defaults import FROM_SCRATCH
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES, build_backbone, preprocess
+from pipelines.models.top_layers import first_learning
 
 
 def build_classifier(config: ModelConfig, *, image_size: int, num_classes: int, seed: int) -> keras.Model:
@@ -101,7 +102,7 @@ def set_trainable_top(model: keras.Model, *, layers: int | str) -> None:
         InputError: fewer than 1 layer, no layer of that name, or no backbone in the model.
     """
     backbone = backbone_of(model)
-    first = _first_learning(backbone, layers)
+    first = first_learning([layer.name for layer in backbone.layers], layers, backbone=backbone.name)
     _set_trainable(model, trainable=True)  # a layer learns only if all models around it do
     for layer in backbone.layers[:first]:
         _set_trainable(layer, trainable=False)
@@ -123,25 +124,6 @@ def walk_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from walk_layers(inner)
-
-
-def _first_learning(backbone: keras.Model, layers: int | str) -> int:
-    """The position in the backbone's `layers` of the first that learns."""
-    if layers == "all":
-        return 0
-    if isinstance(layers, int):
-        if layers < 1:
-            raise InputError(f"`fine_tune.layers` must be at least 1; received {layers}")
-        return max(0, len(backbone.layers) - layers)
-    names = [layer.name for layer in backbone.layers]
-    for position, name in enumerate(names):
-        if name == layers or name.startswith(f"{layers}_"):
-            return position
-    blocks = dict.fromkeys(name.rpartition("_")[0] or name for name in names)
-    raise InputError(
-        f"`fine_tune.layers` must be a number, all, or a block of {backbone.name}; received {layers!r}:"
-        f" its blocks are {', '.join(blocks)}"
-    )
 
 
 def _set_trainable(layer: keras.Layer, *, trainable: bool) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.request import check_home, check_request, complete_recipe, default_home, make_default_run_folder
 from pipelines.config import ModelConfig, Recipe
-from pipelines.errors import InputError
+from pipelines.errors import InputError, RunError
 from pipelines.run_folder import EVALUATION_FILES, RUN_FILES, check_target, check_writable
 from pipelines.sources.source import FolderSource
+from tasks.layer_names import layer_names
 
 
 def test_default_folders_are_never_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +67,25 @@ def test_a_weights_file_of_an_unknown_kind_is_refused_at_once(photos: Path, tmp_
     recipe = Recipe(model=ModelConfig(weights=str(tmp_path / "weights.pth")))
     with pytest.raises(InputError, match=r"`model.weights` must end in one of .*\.weights\.h5"):
         check_request(FolderSource(photos), recipe, home=tmp_path / "home", out=tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_an_unknown_block_is_refused_at_once(photos: Path, tmp_path: Path) -> None:
+    def check(layers: str, **settings: Any) -> None:
+        recipe = Recipe.model_validate({"batch_size": 8, "fine_tune": {"layers": layers, **settings}})
+        check_request(FolderSource(photos), recipe, home=tmp_path / "home", out=tmp_path / "out")
+
+    with pytest.raises(InputError, match=r"`fine_tune.layers` must be .* of EfficientNetLite0; received 'block8a': .*block7a"):
+        check("block8a")
+    for layers in ("block7a", "block7a_project_conv", "all"):
+        check(layers)
+    check("block8a", epochs=0)  # nobody looks for it
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_backbone_that_can_not_be_built_is_no_fault_of_the_recipe() -> None:
+    with pytest.raises(RunError, match=r"the layers of VGG could not be found out: exit status 1 \(KeyError: 'VGG'\)"):
+        layer_names("VGG")
 
 
 def test_a_finished_recipe_repeats_the_run_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

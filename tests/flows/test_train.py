@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +18,13 @@ import yaml
 from flows.train import train_model
 from pipelines.config import Recipe
 from pipelines.errors import InputError
+from pipelines.progress import Progress
+from pipelines.training import phases
+from pipelines.training.trainer import Learner, Trainer
 from tasks.progress import Silent, listening
+from tests.command import run_command
 from tests.flows.conftest import STAGES, TINY, Runs
+from tests.small import small_lite0
 from tests.sources.folders import age, alter_in_secret, write_photo
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
@@ -179,6 +187,101 @@ def test_new_images_are_the_only_ones_decoded_and_nobody_changes_split(copied: R
     before = {row["sha256"]: row["split"] for row in pq.read_table(warm[1] / "index.parquet").to_pylist()}
     after = {row["sha256"]: row["split"] for row in pq.read_table(folder / "index.parquet").to_pylist()}
     assert {digest: after[digest] for digest in before} == before
+
+
+class Embedding(Silent):
+    """Hears what the embed stage says: its line, and how many images the network was shown."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown = 0
+
+    def progressed(self, stage: str, progress: Progress) -> None:
+        if stage == "embed" and progress.milestone:
+            self.lines.append(progress.detail)
+        elif stage == "embed":
+            self.shown = max(self.shown, progress.done)
+
+
+def views_of(folder: Path) -> set[tuple[str, int]]:
+    """Which views of which contents a run with two of them learned from."""
+    index = pq.read_table(folder / "index.parquet").to_pylist()
+    views = {"train": (0, 1), "validation": (0,)}
+    return {(row["sha256"], view) for row in index for view in views.get(row["split"], ())}
+
+
+def test_another_data_set_that_shares_images_embeds_only_what_was_never_seen(copied: Runs, warm: tuple[Runs, Path]) -> None:
+    other = copied.home.parent / "others"
+    shutil.copytree(copied.source, other)
+    for label, seed in (("cat", 501), ("cat", 502), ("dog", 503)):
+        write_photo(other / label / f"new{seed}.jpg", seed=seed)
+    copied.text, heard = str(other), Embedding()
+    with listening(heard):
+        folder = copied.run()
+    assert heard.shown == len(views_of(folder) - views_of(warm[1])) < len(views_of(folder)) / 2
+    assert heard.shown > 0
+
+
+@pytest.mark.parametrize(
+    ("cache", "line", "learned_from"),
+    [
+        ({"mode": "features"}, "cache features: ", ["activations", "images"]),
+        ({"mode": "auto"}, "cache activations: ", ["activations", "activations"]),
+    ],
+)
+def test_each_phase_learns_from_what_is_stored_for_it(
+    copied: Runs, monkeypatch: pytest.MonkeyPatch, cache: dict[str, Any], line: str, learned_from: list[str]
+) -> None:
+    seen, original, heard = [], phases.build_learner, Embedding()
+
+    def build_learner(*arguments: Any) -> Learner:
+        learner = original(*arguments)
+        # From images the learner has the frozen part before it.
+        seen.append("activations" if learner.prefix is None else "images")
+        return learner
+
+    monkeypatch.setattr(phases, "build_learner", build_learner)
+    with listening(heard):
+        folder = copied.run(cache=cache, head={"epochs": 2}, fine_tune={"epochs": 2, "layers": 5})
+    assert seen == learned_from
+    assert [said.startswith(line) for said in heard.lines] == [True], heard.lines
+    assert {row["phase"] for row in pq.read_table(folder / "history.parquet").to_pylist()} == {"head", "fine_tune"}
+
+
+def test_a_run_that_diverges_ends_with_status_1_names_its_images_and_is_not_tried_again(
+    copied: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original, calls = phases.train_head, []
+
+    @functools.wraps(original)
+    def train_head(*arguments: Any, **named: Any) -> Any:
+        calls.append(named)
+        return original(*arguments, **named)
+
+    def diverge(trainer: Trainer, *_: Any) -> float:
+        trainer._steps_done.assign_add(1)
+        return math.nan
+
+    monkeypatch.setattr(phases, "train_head", train_head)
+    monkeypatch.setattr(Trainer, "step", diverge)
+    # Prefect is there already, for all tests of this process.
+    monkeypatch.setattr("flows.run_commands.start_prefect", lambda *_, **__: None)
+    monkeypatch.setattr("flows.run_commands.configure", lambda *_, **__: None)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "head": {"epochs": 2}}))
+    out = tmp_path / "out"
+    with small_lite0():
+        status = run_command("train", copied.source, "--home", copied.home, "--config", recipe, "--out", out)
+    assert status == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    said = re.fullmatch(r"imagemill: the loss became nan .* are listed in (.*failure\.json)", error)
+    assert said, error
+    failure = json.loads(Path(said[1]).read_text())
+    images = failure["batches"][0]["images"]
+    assert len(images) == TINY["batch_size"]
+    assert all((copied.source / image["path"]).is_file() for image in images)
+    assert len(calls) == 1
+    assert not out.exists()
 
 
 def pq_rows(shard: Path) -> list[str]:

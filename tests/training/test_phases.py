@@ -84,6 +84,23 @@ def small(small_trained: Trained) -> Iterator[Trained]:
         yield small_trained
 
 
+@pytest.fixture(scope="module")
+def unequal_trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("unequal")
+    source = write_learnable(folder / "photos", 20)
+    for photo in sorted((source / "dark above").iterdir())[8:]:
+        photo.unlink()
+    with small_lite0():
+        return Trained(folder / "home", source)
+
+
+@pytest.fixture
+def unequal(unequal_trained: Trained) -> Iterator[Trained]:
+    """Two classes of 8 and 20 photos, on a network of few layers."""
+    with small_lite0():
+        yield unequal_trained
+
+
 def test_the_kept_figures_are_those_of_the_kept_weights(trained: Trained) -> None:
     tuned = trained.fine_tune(FineTuneConfig(epochs=2, layers=20))
     for model in (trained.head, tuned):
@@ -206,6 +223,37 @@ def test_both_phases_take_every_technique(trained: Trained) -> None:
         assert model.val_loss == pytest.approx(loss, abs=0.05)
     served = rebuild(trained.home, trained.prepared, tuned, model=RECIPE.model)
     assert {layer.compute_dtype for layer in walk_layers(served)} == {"float32"}
+
+
+@pytest.mark.parametrize("phase", ["head", "fine_tune"])
+def test_rare_classes_weigh_more_where_the_recipe_says_so(unequal: Trained, phase: str) -> None:
+    balanced, plain = {"class_weights": "balanced"}, {"class_weights": "none"}
+
+    def train(weighed: dict[str, Any]) -> TrainedModel:
+        if phase == "head":
+            return unequal.train_head(HeadConfig.model_validate({"epochs": 1, "learning_rate": 1e-2, **weighed}))
+        return unequal.fine_tune(FineTuneConfig.model_validate({"epochs": 1, "layers": 5, **weighed}))
+
+    weighed, again, same = train(balanced), train(balanced), train(plain)
+    assert weighed.artifact.digest == again.artifact.digest != same.artifact.digest
+    losses = [read_history(unequal.home, model)[-1]["loss"] for model in (weighed, same)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("phase", ["head", "fine_tune"])
+def test_mixed_precision_reaches_the_layers(small: Trained, phase: str) -> None:
+    def train(precision: str) -> TrainedModel:
+        config = training_slice(Recipe.model_validate({**RECIPE.model_dump(), "resources": {"precision": precision}}))
+        if phase == "head":
+            return train_head(small.home, small.prepared, config=config, head=HeadConfig(epochs=1, learning_rate=1e-2))
+        settings = FineTuneConfig(epochs=1, layers=5)
+        return fine_tune(small.home, small.prepared, small.head, config=config, fine_tune=settings)
+
+    whole, halves = train("float32"), train("mixed_bfloat16")
+    losses = [read_history(small.home, model)[-1]["loss"] for model in (whole, halves)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+    assert whole.artifact.digest != halves.artifact.digest
 
 
 def test_no_epochs_of_phase_2_leave_the_head_s_result(trained: Trained) -> None:
