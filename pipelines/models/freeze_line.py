@@ -50,8 +50,8 @@ def split_at_freeze_line(classifier: keras.Model) -> SplitModel | None:
         classifier: of `build_classifier`, with its layers set trainable as the phase wants them.
 
     Returns:
-        The parts, or None where the first layers that have a kernel learn already. Where nothing of the backbone learns, the line is behind the
-        pooling: its dropout belongs to the head.
+        The parts, or None where the first layer that has a kernel learns already. Where nothing of the backbone learns, the
+        line is behind the pooling: its dropout belongs to the head.
     """
     backbone = backbone_of(classifier)
     pool, *head = _layers_behind(classifier, backbone)

@@ -35,12 +35,13 @@ from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
 from pipelines.store.activations import activation_store, row_bytes
 from pipelines.store.artifacts import publish, scratch_folder, write_json
-from pipelines.store.rows import ImageRow, RowReader, RowStore
+from pipelines.store.rows import Appender, ImageRow, RowReader, RowStore
 from pipelines.training.cache_choice import choose_stored, count_views, why_off
 
 logger = logging.getLogger(__name__)
 
 _AUGMENT_VERSION = 1  # part of the name of a store of changed views: those of another version are not mixed with these
+_SECONDS_BETWEEN_SHARDS = 20.0  # at most: of work that a kill -9 undoes
 _VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order
 
 
@@ -191,21 +192,29 @@ def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Mo
 
 
 def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
-    """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted."""
+    """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted.
+
+    All stores are flushed together: an image that only one of them has goes through the network again.
+    """
     missing = [_missing(view, [own[view.name] for own in stores]) for view in views]
     total, done, started, reported = sum(len(chosen) for chosen, _ in missing), 0, time.monotonic(), 0.0
+    flushed = started
     with put_off_signals() as let_signals_through:
         for view, (chosen, lacks) in zip(views, missing, strict=True):
             digests = view.examples.table["sha256"].take(pa.array(chosen)).to_pylist()
             with ExitStack() as stack:
-                appends = [stack.enter_context(own[view.name].appending()) for own in stores]
+                appenders = [stack.enter_context(own[view.name].appending()) for own in stores]
                 for first in range(0, len(chosen), EVALUATION_BATCH_SIZE):
                     batch = slice(first, first + EVALUATION_BATCH_SIZE)
                     made = [np.asarray(each) for each in frozen.run(view.pixels(chosen[batch]))]
-                    for append, activations, lacking in zip(appends, made, lacks, strict=True):
-                        _append(append, digests[batch], activations, lacking[batch])
+                    for appender, activations, lacking in zip(appenders, made, lacks, strict=True):
+                        _append(appender, digests[batch], activations, lacking[batch])
                     done += len(chosen[batch])
                     now = time.monotonic()
+                    if now - flushed >= _SECONDS_BETWEEN_SHARDS:
+                        flushed = now
+                        for appender in appenders:
+                            appender.flush()
                     if now - reported >= SECONDS_BETWEEN_REPORTS or done == total:
                         reported = now
                         report(Progress(done, total, "images", view.name, images_per_second=done / max(now - started, 1e-6)))
@@ -222,16 +231,14 @@ def _missing(view: _View, stores: list[RowStore]) -> tuple[NDArray[np.int64], li
     return first[wanted], [each[wanted] for each in lacking]
 
 
-def _append(
-    append: Callable[[ImageRow], None], digests: list[str], activations: NDArray[Any], lacking: NDArray[np.bool_]
-) -> None:
+def _append(appender: Appender, digests: list[str], activations: NDArray[Any], lacking: NDArray[np.bool_]) -> None:
     if not np.isfinite(activations).all():
         raise RunError(
             f"an activation is beyond the range of {activations.dtype}; set `cache.dtype` to float32, or `cache.mode` to off"
         )
     for digest, row, wanted in zip(digests, activations, lacking, strict=True):
         if wanted:
-            append(ImageRow(digest, row.tobytes()))
+            appender.append(ImageRow(digest, row.tobytes()))
 
 
 def _describe(
