@@ -30,13 +30,14 @@ from pipelines.models.assemble import set_trainable_head, set_trainable_top
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
 from pipelines.models.kept import take_classifier
+from pipelines.models.work import count_multiply_adds
 from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
 from pipelines.store.activations import activation_store, row_bytes
 from pipelines.store.artifacts import publish, scratch_folder, write_json
 from pipelines.store.rows import Appender, ImageRow, RowReader, RowStore
-from pipelines.training.cache_choice import choose_stored, count_views, why_off
+from pipelines.training.cache_choice import Offer, Showings, choose_stored, count_views, why_off
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +107,14 @@ def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: 
     reason = why_off(config)
     frozen, line = None, f"cache off: {reason}"
     if reason is None:
-        views = _make_views({split: read_examples(home, prepared, split) for split in ("train", "validation")}, config)
-        frozen, line = _choose(prepared, config, rows=sum(len(view.examples) for view in views))
+        splits = {split: read_examples(home, prepared, split) for split in ("train", "validation")}
+        views = _make_views(splits, config)
+        showings = Showings(
+            images=sum(len(examples) for examples, _ in splits.values()),
+            rows=sum(len(view.examples) for view in views),
+            pixel_bytes=3 * prepared.image_size**2,
+        )
+        frozen, line = _choose(prepared, config, showings)
     say(line, logging.INFO)
     if frozen is None:
         return Embedded(artifact=_publish(home, {"stored": line}), features=None, activations=None)
@@ -142,7 +149,7 @@ def _augment_digest(augment: AugmentConfig) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
+def _choose(prepared: PreparedImages, config: EmbedConfig, showings: Showings) -> tuple[_Frozen | None, str]:
     """The frozen part, or None where its work is not stored, and a line that says so."""
     side, classes = prepared.image_size, len(prepared.classes)
     classifier = take_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
@@ -154,19 +161,21 @@ def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tupl
         set_trainable_top(classifier, layers=config.layers)
         line = split_at_freeze_line(classifier)
     kinds = [_kind(prepared, config, part) for part in (head, line) if part is not None]
-    sizes = [row_bytes(kind.shape, kind.dtype) for kind in kinds]
-    stored, why = choose_stored(
-        config, rows=rows, feature_bytes=sizes[0], activation_bytes=sizes[1] if line is not None else None
-    )
+    offers = [_offer(config, part) for part in (head, line) if part is not None]
+    stored, why = choose_stored(config, showings, features=offers[0], activations=offers[1] if line is not None else None)
     if stored == "off":
         return None, f"cache off: {why}"
     alike = line is not None and line.position == head.position  # layers that learn, but have no weights that may
     if stored == "features" or line is None or alike:
         run = _compile(prepared, config, [head.prefix])
-        return _Frozen((kinds[0],), alike and stored == "activations", run), f"cache {stored}: {rows:,} rows, {why}"
+        return _Frozen((kinds[0],), alike and stored == "activations", run), f"cache {stored}: {showings.rows:,} rows, {why}"
     run = _compile(prepared, config, [line.prefix, build_pooling(classifier, line.position)])
     shape = "x".join(map(str, line.shape))
-    return _Frozen(tuple(kinds), True, run), f"cache activations: {rows:,} rows of {shape} at {line.line}, {why}"
+    return _Frozen(tuple(kinds), True, run), f"cache activations: {showings.rows:,} rows of {shape} at {line.line}, {why}"
+
+
+def _offer(config: EmbedConfig, part: SplitModel) -> Offer:
+    return Offer(row_bytes(part.shape, config.cache.dtype), count_multiply_adds(part.prefix))
 
 
 def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:

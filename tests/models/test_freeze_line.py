@@ -17,6 +17,8 @@ from pipelines.models.assemble import backbone_of, build_classifier, set_trainab
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
+from pipelines.models.work import count_multiply_adds
+from pipelines.report.architecture import describe_model
 from tests.models.test_assemble import batch_norms, perturb
 
 pytestmark = [
@@ -153,6 +155,16 @@ def test_a_recipe_names_layers_by_count_or_by_block(layers: int | str, line: str
     model = build()
     set_trainable_top(model, layers=layers)
     assert split(model).line == line
+
+
+def test_the_work_of_the_frozen_part_is_that_of_its_kernels(model: keras.Model) -> None:
+    """But for Keras's own layers without a kernel, of which `describe` counts a few."""
+    set_trainable_head(model)
+    described = sum(layer.multiply_adds for layer in describe_model(model).layers if layer.name != "logits")
+    whole = count_multiply_adds(split(model).prefix)
+    assert whole == pytest.approx(described, rel=0.02)
+    set_trainable_top(model, layers=TOP)
+    assert 0 < count_multiply_adds(split(model).prefix) < whole
 
 
 def test_all_layers_leave_no_frozen_part(model: keras.Model) -> None:

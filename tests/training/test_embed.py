@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_a_small_budget_leaves_features_or_nothing(shared: Place) -> None:
     assert features.activations is None
     nothing, _ = shared.embed(cache={"budget_gib": 0.99 * rows * feature_bytes / gib})
     assert (nothing.features, nothing.activations) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, r"cache activations: \d+ rows of [x\d]+ at \w+, [.\d]+ MiB, as `cache.mode` says"),
+        ({"cache": {}}, r"cache activations: .*, [.\d]+ MiB, saves .*, within `cache.budget_gib` \(20\)"),
+        ({"cache": {}, "fine_tune": {"layers": "all"}}, r"cache features: .* MiB, saves .*; all layers learn in phase 2"),
+        ({"cache": {"mode": "off"}}, "cache off: as `cache.mode` says"),
+    ],
+)
+def test_what_is_stored_is_said_with_what_it_saves(shared: Place, changes: dict[str, Any], line: str) -> None:
+    said: list[Progress] = []
+    embed(shared.home, shared.prepared, config=embed_slice(recipe(**changes)), report=said.append)
+    assert re.fullmatch(line, said[0].detail)
+    assert said[0].milestone
 
 
 def test_training_from_the_store_is_training_from_images(shared: Place) -> None:
