@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -41,7 +41,11 @@ from pipelines.training.cache_choice import Offer, Showings, choose_stored, coun
 
 logger = logging.getLogger(__name__)
 
-_AUGMENT_VERSION = 1  # part of the name of a store of changed views: those of another version are not mixed with these
+# Parts of the names of stores, so that what other code made is not mixed with what this makes; tests/stage_versions.json
+# guards both. AUGMENT: of the changed views. PREFIX: of what a frozen part computes besides its weights: how pixels are
+# preprocessed, layers that have none.
+AUGMENT_VERSION: Final = 1
+PREFIX_VERSION: Final = 1
 _SECONDS_BETWEEN_SHARDS = 20.0  # at most: of work that a kill -9 undoes
 _VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order
 
@@ -145,7 +149,7 @@ def _make_views(splits: dict[str, tuple[Examples, RowReader]], config: EmbedConf
 
 
 def _augment_digest(augment: AugmentConfig) -> str:
-    content = json.dumps([_AUGMENT_VERSION, augment.model_dump(mode="json")], sort_keys=True)
+    content = json.dumps([AUGMENT_VERSION, augment.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -180,7 +184,7 @@ def _offer(config: EmbedConfig, part: SplitModel) -> Offer:
 
 def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:
     backbone, pooling = config.model.backbone, type(part.prefix.layers[-1]).__name__  # of features; else the network's own name
-    digest = weights_digest(part.prefix, name=f"{backbone}/{part.position}/{pooling}")[:24]
+    digest = weights_digest(part.prefix, name=f"v{PREFIX_VERSION}/{backbone}/{part.position}/{pooling}")[:24]
     folder = Path("activations", f"{backbone}-{digest}-{config.cache.dtype}", Path(prepared.store).name)
     return _Kind(folder, part.shape, config.cache.dtype)
 

@@ -140,6 +140,14 @@ def test_only_what_was_never_seen_is_embedded(place: Place) -> None:
     assert place.embed()[1] == 2 * (now["train"] - train) + now["validation"] - validation <= 2
 
 
+@pytest.mark.parametrize("name", ["PREFIX_VERSION", "AUGMENT_VERSION"])
+def test_what_other_code_made_is_made_again(shared: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    shared.embed()
+    monkeypatch.setattr(embed_module, name, 1000)
+    train = shared.count("train")
+    assert shared.embed()[1] == (train if name == "AUGMENT_VERSION" else 2 * train + shared.count("validation"))
+
+
 def test_equal_images_are_embedded_once(place: Place) -> None:
     copied = place.source / "dark above" / "000.png"
     (place.source / "dark above" / "again.png").write_bytes(copied.read_bytes())
