@@ -157,6 +157,23 @@ def test_a_recipe_names_layers_by_count_or_by_block(layers: int | str, line: str
     assert split(model).line == line
 
 
+@pytest.mark.parametrize(
+    ("name", "block", "line"),
+    [
+        ("MobileNetV2", "block_16", "block_15_add"),
+        ("EfficientNetB0", "block7a", "block6d_add"),
+        ("EfficientNetV2B0", "block6b", "block6a_project_bn"),
+        ("ResNet50", "conv5_block1", "conv4_block6_out"),
+        ("ResNet50V2", "conv5_block1", "conv5_block1_preact_relu"),
+        ("DenseNet121", "conv5_block1", "pool4_pool"),
+    ],
+)
+def test_blocks_have_the_names_that_keras_gives_them(name: BackboneName, block: str, line: str) -> None:
+    model = build(name)
+    set_trainable_top(model, layers=block)
+    assert split(model).line == line
+
+
 def test_the_work_of_the_frozen_part_is_that_of_its_kernels(model: keras.Model) -> None:
     """But for Keras's own layers without a kernel, of which `describe` counts a few."""
     set_trainable_head(model)
