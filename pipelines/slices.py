@@ -42,8 +42,8 @@ class TrainingConfig:
 class EmbedConfig:
     """What decides which activations are stored.
 
-    `layers` are those that phase 2 trains, None without phase 2; `pays` says whether training has more epochs than there are
-    views, so that storing them saves anything; of `model` only what makes the frozen part is left as it is.
+    `layers` are those that phase 2 trains, None without phase 2; the epochs of both phases say what storing them saves; of
+    `model` only what makes the frozen part is left as it is.
     """
 
     seed: int
@@ -52,7 +52,8 @@ class EmbedConfig:
     model: ModelConfig
     weights_sha256: str | None
     layers: int | str | None
-    pays: bool
+    head_epochs: int
+    fine_tune_epochs: int
 
 
 def ingest_slice(recipe: Recipe, *, dataset: str) -> IngestConfig:
@@ -96,7 +97,8 @@ def embed_slice(recipe: Recipe) -> EmbedConfig:
         model=recipe.model.model_copy(update={"hidden_units": 0, "dropout": 0.0}),
         weights_sha256=_weights_digest(recipe.model),
         layers=recipe.fine_tune.layers if recipe.fine_tune.epochs else None,
-        pays=recipe.head.epochs + recipe.fine_tune.epochs > recipe.cache.views,
+        head_epochs=recipe.head.epochs,
+        fine_tune_epochs=recipe.fine_tune.epochs,
     )
 
 

@@ -45,7 +45,7 @@ from tasks.worker import WorkerLostError
 STAGE_VERSIONS: Mapping[str, int] = {
     "ingest": 3,
     "prepare": 2,
-    "embed": 2,
+    "embed": 3,
     "head": 4,
     "fine_tune": 4,
     "evaluate": 2,

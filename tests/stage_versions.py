@@ -2,7 +2,8 @@
 
 A stage's cache key holds a version number, not its code: rewording a message must not retrain every model. This digest
 (of the syntax trees of all modules that a stage imports, comments and docstrings left out) makes sure that somebody
-decides. The same holds for the examination of files, whose outcomes are kept by content.
+decides. The same holds for the examination of files, whose outcomes are kept by content, and for augmentation and networks,
+which made what the activation store holds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import grimp
 
 from pipelines.sources.examine import EXAMINE_VERSION
+from pipelines.training.embed import AUGMENT_VERSION, PREFIX_VERSION
 from tasks.policies import STAGE_VERSIONS
 from tasks.worker import STAGES
 
@@ -30,10 +32,12 @@ _IN_THE_FLOW = {"ingest": "pipelines.sources.ingest:ingest"}  # stages that need
 
 
 def current() -> dict[str, dict[str, object]]:
-    """Version and code digest of each stage, and of the examination of files, as they are now."""
+    """Version and code digest of each stage, and of what is kept by content, as they are now."""
     graph = grimp.build_graph("tasks", "pipelines")
     versions = {stage: (version, stage_modules(graph, stage)) for stage, version in STAGE_VERSIONS.items()}
     versions["examine"] = EXAMINE_VERSION, examine_modules(graph)
+    versions["augment"] = AUGMENT_VERSION, {"pipelines.augment", *graph.find_descendants("pipelines.augment")}
+    versions["prefix"] = PREFIX_VERSION, {"pipelines.models", *graph.find_descendants("pipelines.models")}
     return {name: {"version": version, "code": _code_digest(modules)} for name, (version, modules) in versions.items()}
 
 

@@ -11,11 +11,12 @@ from tasks.policies import STAGE_VERSIONS
 from tests.stage_versions import LOCK, current, examine_modules, stage_modules
 
 
-@pytest.mark.parametrize("stage", [*STAGE_VERSIONS, "examine"])
+@pytest.mark.parametrize("stage", [*STAGE_VERSIONS, "examine", "augment", "prefix"])
 def test_changed_code_was_judged(stage: str) -> None:
     assert json.loads(LOCK.read_text()).get(stage) == current()[stage], (
         f"the code of `{stage}` changed: if it makes something else of the same inputs, bump STAGE_VERSIONS in"
-        " tasks/policies.py (for `examine` EXAMINE_VERSION too); then run `python -m tests.stage_versions`"
+        " tasks/policies.py (for `examine` EXAMINE_VERSION too; for `augment` and `prefix` AUGMENT_VERSION and PREFIX_VERSION"
+        " in pipelines/training/embed.py); then run `python -m tests.stage_versions`"
     )
 
 

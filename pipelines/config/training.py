@@ -18,7 +18,7 @@ class CacheConfig(Section):
     mode: Literal["auto", "activations", "features", "off"] = Field(
         "auto",
         description="activations: for both phases; features: pooled, for the head; off: images are augmented afresh each epoch;"
-        " auto: as much as the budget allows",
+        " auto: what saves the most seconds within the budget",
     )
     views: int = Field(2, ge=1, le=100, description="augmented views of each training image, the plain one included")
     dtype: Literal["float16", "float32"] = "float16"

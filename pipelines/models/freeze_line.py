@@ -50,8 +50,8 @@ def split_at_freeze_line(classifier: keras.Model) -> SplitModel | None:
         classifier: of `build_classifier`, with its layers set trainable as the phase wants them.
 
     Returns:
-        The parts, or None where the first layers learn already. Where nothing of the backbone learns, the line is behind the
-        pooling: its dropout belongs to the head.
+        The parts, or None where the first layer that has a kernel learns already. Where nothing of the backbone learns, the
+        line is behind the pooling: its dropout belongs to the head.
     """
     backbone = backbone_of(classifier)
     pool, *head = _layers_behind(classifier, backbone)
@@ -140,22 +140,29 @@ def _last_cut(backbone: keras.Model) -> int | None:
     """The position of the last operation, before any that learns, whose output is all that later ones need.
 
     One walk in topological order finds them all: whatever does not need such an output is needed to make it, so that at
-    some moment of the walk it alone is waiting to be used. None if that is only the input.
+    some moment of the walk it alone is waiting to be used. None if below lie only pixels: the input, or what padding, rescaling
+    and normalisation make of it, which is larger and no work to make again.
     """
     operations = backbone.operations
     uses = Counter(id(tensor) for operation in operations for tensor in _inputs(operation))
     uses.update(id(tensor) for tensor in backbone.outputs)
     waiting: Counter[int] = Counter()
-    cut = None
+    cut, are_pixels = None, True
     for position, operation in enumerate(operations):
         if getattr(operation, "trainable_weights", None):
             break
+        are_pixels = are_pixels and not _has_kernel(operation)
         waiting.subtract(id(tensor) for tensor in _inputs(operation))
         waiting.update({id(tensor): uses[id(tensor)] for tensor in keras.tree.flatten(operation.output)})
         waiting = +waiting  # those that are used up are left out
-        if list(waiting) == [id(operation.output)] and not isinstance(operation, keras.layers.InputLayer):
+        if list(waiting) == [id(operation.output)] and not are_pixels:
             cut = position
     return cut
+
+
+def _has_kernel(operation: Any) -> bool:
+    """Whether it mixes channels or neighbours by weights; what only scales or shifts has a single axis of them."""
+    return any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ()))
 
 
 def _inputs(operation: Any) -> list[Any]:

@@ -118,38 +118,50 @@ class RowStore:
             ValueError: a row is not as long as its type says.
             RunError: no space left on the device; finished shards stay.
         """
-        with self.appending() as append:
+        with self.appending() as appender:
             for image in images:
-                append(image)
+                appender.append(image)
 
     @contextmanager
-    def appending(self) -> Iterator[Callable[[ImageRow], None]]:
-        """Gives a function that appends one image, as `add` does; what is left over is written on leaving, interrupted or not.
+    def appending(self) -> Iterator[Appender]:
+        """Gives what appends one image at a time, as `add` does; what is left over is written on leaving, interrupted or not.
 
         Raises: as `add`.
         """
-        written: list[str] = []
         with scratch_folder(self._home) as scratch:
-            pending = _Pending(self._schema, self._shard_bytes)
-
-            def write() -> None:
-                if len(pending):
-                    written.append(write_shard(self._folder, scratch, pending.to_batch()))
-                    pending.clear()
-
-            def append(image: ImageRow) -> None:
-                pending.append(image)
-                if pending.is_full():
-                    write()
-
+            appender = Appender(self._folder, scratch, _Pending(self._schema, self._shard_bytes))
             try:
-                yield append
+                yield appender
             except BaseException as error:
                 if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
-                    write()
+                    appender.flush()
                 raise
-            write()
-        note_intact(self._folder, written)
+            appender.flush()
+        note_intact(self._folder, appender.written)
+
+
+class Appender:
+    """Appends images to a store, shard by shard; what is in no shard yet is lost with the process.
+
+    Attributes:
+        written: names of the shards so far.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, pending: _Pending) -> None:
+        self._folder, self._scratch, self._pending = folder, scratch, pending
+        self.written: list[str] = []
+
+    def append(self, image: ImageRow) -> None:
+        """Appends one image, and writes a shard if it is full."""
+        self._pending.append(image)
+        if self._pending.is_full():
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is pending as a shard, however small."""
+        if len(self._pending):
+            self.written.append(write_shard(self._folder, self._scratch, self._pending.to_batch()))
+            self._pending.clear()
 
 
 class _Pending:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -30,17 +30,23 @@ from pipelines.models.assemble import set_trainable_head, set_trainable_top
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
 from pipelines.models.kept import take_classifier
+from pipelines.models.work import count_multiply_adds
 from pipelines.progress import SECONDS_BETWEEN_REPORTS, Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import EmbedConfig
 from pipelines.store.activations import activation_store, row_bytes
 from pipelines.store.artifacts import publish, scratch_folder, write_json
-from pipelines.store.rows import ImageRow, RowReader, RowStore
-from pipelines.training.cache_choice import choose_stored, count_views, why_off
+from pipelines.store.rows import Appender, ImageRow, RowReader, RowStore
+from pipelines.training.cache_choice import Offer, Showings, choose_stored, count_views, why_off
 
 logger = logging.getLogger(__name__)
 
-_AUGMENT_VERSION = 1  # part of the name of a store of changed views: those of another version are not mixed with these
+# Parts of the names of stores, so that what other code made is not mixed with what this makes; tests/stage_versions.json
+# guards both. AUGMENT: of the changed views. PREFIX: of what a frozen part computes besides its weights: how pixels are
+# preprocessed, layers that have none.
+AUGMENT_VERSION: Final = 1
+PREFIX_VERSION: Final = 1
+_SECONDS_BETWEEN_SHARDS = 20.0  # at most: of work that a kill -9 undoes
 _VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order
 
 
@@ -105,8 +111,14 @@ def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: 
     reason = why_off(config)
     frozen, line = None, f"cache off: {reason}"
     if reason is None:
-        views = _make_views({split: read_examples(home, prepared, split) for split in ("train", "validation")}, config)
-        frozen, line = _choose(prepared, config, rows=sum(len(view.examples) for view in views))
+        splits = {split: read_examples(home, prepared, split) for split in ("train", "validation")}
+        views = _make_views(splits, config)
+        showings = Showings(
+            images=sum(len(examples) for examples, _ in splits.values()),
+            rows=sum(len(view.examples) for view in views),
+            pixel_bytes=3 * prepared.image_size**2,
+        )
+        frozen, line = _choose(prepared, config, showings)
     say(line, logging.INFO)
     if frozen is None:
         return Embedded(artifact=_publish(home, {"stored": line}), features=None, activations=None)
@@ -137,11 +149,11 @@ def _make_views(splits: dict[str, tuple[Examples, RowReader]], config: EmbedConf
 
 
 def _augment_digest(augment: AugmentConfig) -> str:
-    content = json.dumps([_AUGMENT_VERSION, augment.model_dump(mode="json")], sort_keys=True)
+    content = json.dumps([AUGMENT_VERSION, augment.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tuple[_Frozen | None, str]:
+def _choose(prepared: PreparedImages, config: EmbedConfig, showings: Showings) -> tuple[_Frozen | None, str]:
     """The frozen part, or None where its work is not stored, and a line that says so."""
     side, classes = prepared.image_size, len(prepared.classes)
     classifier = take_classifier(config.model, image_size=side, num_classes=classes, seed=config.seed)
@@ -153,24 +165,26 @@ def _choose(prepared: PreparedImages, config: EmbedConfig, *, rows: int) -> tupl
         set_trainable_top(classifier, layers=config.layers)
         line = split_at_freeze_line(classifier)
     kinds = [_kind(prepared, config, part) for part in (head, line) if part is not None]
-    sizes = [row_bytes(kind.shape, kind.dtype) for kind in kinds]
-    stored, why = choose_stored(
-        config, rows=rows, feature_bytes=sizes[0], activation_bytes=sizes[1] if line is not None else None
-    )
+    offers = [_offer(config, part) for part in (head, line) if part is not None]
+    stored, why = choose_stored(config, showings, features=offers[0], activations=offers[1] if line is not None else None)
     if stored == "off":
         return None, f"cache off: {why}"
     alike = line is not None and line.position == head.position  # layers that learn, but have no weights that may
     if stored == "features" or line is None or alike:
         run = _compile(prepared, config, [head.prefix])
-        return _Frozen((kinds[0],), alike and stored == "activations", run), f"cache {stored}: {rows:,} rows, {why}"
+        return _Frozen((kinds[0],), alike and stored == "activations", run), f"cache {stored}: {showings.rows:,} rows, {why}"
     run = _compile(prepared, config, [line.prefix, build_pooling(classifier, line.position)])
     shape = "x".join(map(str, line.shape))
-    return _Frozen(tuple(kinds), True, run), f"cache activations: {rows:,} rows of {shape} at {line.line}, {why}"
+    return _Frozen(tuple(kinds), True, run), f"cache activations: {showings.rows:,} rows of {shape} at {line.line}, {why}"
+
+
+def _offer(config: EmbedConfig, part: SplitModel) -> Offer:
+    return Offer(row_bytes(part.shape, config.cache.dtype), count_multiply_adds(part.prefix))
 
 
 def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _Kind:
     backbone, pooling = config.model.backbone, type(part.prefix.layers[-1]).__name__  # of features; else the network's own name
-    digest = weights_digest(part.prefix, name=f"{backbone}/{part.position}/{pooling}")[:24]
+    digest = weights_digest(part.prefix, name=f"v{PREFIX_VERSION}/{backbone}/{part.position}/{pooling}")[:24]
     folder = Path("activations", f"{backbone}-{digest}-{config.cache.dtype}", Path(prepared.store).name)
     return _Kind(folder, part.shape, config.cache.dtype)
 
@@ -191,21 +205,29 @@ def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Mo
 
 
 def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
-    """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted."""
+    """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted.
+
+    All stores are flushed together: an image that only one of them has goes through the network again.
+    """
     missing = [_missing(view, [own[view.name] for own in stores]) for view in views]
     total, done, started, reported = sum(len(chosen) for chosen, _ in missing), 0, time.monotonic(), 0.0
+    flushed = started
     with put_off_signals() as let_signals_through:
         for view, (chosen, lacks) in zip(views, missing, strict=True):
             digests = view.examples.table["sha256"].take(pa.array(chosen)).to_pylist()
             with ExitStack() as stack:
-                appends = [stack.enter_context(own[view.name].appending()) for own in stores]
+                appenders = [stack.enter_context(own[view.name].appending()) for own in stores]
                 for first in range(0, len(chosen), EVALUATION_BATCH_SIZE):
                     batch = slice(first, first + EVALUATION_BATCH_SIZE)
                     made = [np.asarray(each) for each in frozen.run(view.pixels(chosen[batch]))]
-                    for append, activations, lacking in zip(appends, made, lacks, strict=True):
-                        _append(append, digests[batch], activations, lacking[batch])
+                    for appender, activations, lacking in zip(appenders, made, lacks, strict=True):
+                        _append(appender, digests[batch], activations, lacking[batch])
                     done += len(chosen[batch])
                     now = time.monotonic()
+                    if now - flushed >= _SECONDS_BETWEEN_SHARDS:
+                        flushed = now
+                        for appender in appenders:
+                            appender.flush()
                     if now - reported >= SECONDS_BETWEEN_REPORTS or done == total:
                         reported = now
                         report(Progress(done, total, "images", view.name, images_per_second=done / max(now - started, 1e-6)))
@@ -222,16 +244,14 @@ def _missing(view: _View, stores: list[RowStore]) -> tuple[NDArray[np.int64], li
     return first[wanted], [each[wanted] for each in lacking]
 
 
-def _append(
-    append: Callable[[ImageRow], None], digests: list[str], activations: NDArray[Any], lacking: NDArray[np.bool_]
-) -> None:
+def _append(appender: Appender, digests: list[str], activations: NDArray[Any], lacking: NDArray[np.bool_]) -> None:
     if not np.isfinite(activations).all():
         raise RunError(
             f"an activation is beyond the range of {activations.dtype}; set `cache.dtype` to float32, or `cache.mode` to off"
         )
     for digest, row, wanted in zip(digests, activations, lacking, strict=True):
         if wanted:
-            append(ImageRow(digest, row.tobytes()))
+            appender.append(ImageRow(digest, row.tobytes()))
 
 
 def _describe(

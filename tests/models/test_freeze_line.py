@@ -17,6 +17,8 @@ from pipelines.models.assemble import backbone_of, build_classifier, set_trainab
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, build_pooling, split_at_freeze_line, weights_digest
+from pipelines.models.work import count_multiply_adds
+from pipelines.report.architecture import describe_model
 from tests.models.test_assemble import batch_norms, perturb
 
 pytestmark = [
@@ -155,11 +157,39 @@ def test_a_recipe_names_layers_by_count_or_by_block(layers: int | str, line: str
     assert split(model).line == line
 
 
-def test_all_layers_leave_no_frozen_part() -> None:
-    model = build()
+@pytest.mark.parametrize(
+    ("name", "block", "line"),
+    [
+        ("MobileNetV2", "block_16", "block_15_add"),
+        ("EfficientNetB0", "block7a", "block6d_add"),
+        ("EfficientNetV2B0", "block6b", "block6a_project_bn"),
+        ("ResNet50", "conv5_block1", "conv4_block6_out"),
+        ("ResNet50V2", "conv5_block1", "conv5_block1_preact_relu"),
+        ("DenseNet121", "conv5_block1", "pool4_pool"),
+    ],
+)
+def test_blocks_have_the_names_that_keras_gives_them(name: BackboneName, block: str, line: str) -> None:
+    model = build(name)
+    set_trainable_top(model, layers=block)
+    assert split(model).line == line
+
+
+def test_the_work_of_the_frozen_part_is_that_of_its_kernels(model: keras.Model) -> None:
+    """But for Keras's own layers without a kernel, of which `describe` counts a few."""
+    set_trainable_head(model)
+    described = sum(layer.multiply_adds for layer in describe_model(model).layers if layer.name != "logits")
+    whole = count_multiply_adds(split(model).prefix)
+    assert whole == pytest.approx(described, rel=0.02)
+    set_trainable_top(model, layers=TOP)
+    assert 0 < count_multiply_adds(split(model).prefix) < whole
+
+
+def test_all_layers_leave_no_frozen_part(model: keras.Model) -> None:
+    """Padded or rescaled pixels are no activations: to make them again is no work."""
     set_trainable_top(model, layers="all")
     assert split_at_freeze_line(model) is None
-    assert backbone_of(model).get_layer("stem_conv").trainable
+    kernels = [layer for layer in backbone_of(model).layers if any(len(weight.shape) > 1 for weight in layer.weights)]
+    assert kernels[0].trainable
 
 
 def test_an_unknown_block_is_refused_with_the_blocks_that_there_are() -> None:

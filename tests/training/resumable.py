@@ -9,7 +9,10 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -19,9 +22,10 @@ import tensorflow as tf
 from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig, Precision, Recipe
 from pipelines.contracts import Embedded, PreparedImages, TrainedModel
 from pipelines.progress import ignore_progress
-from pipelines.slices import training_slice
+from pipelines.slices import embed_slice, training_slice
 from pipelines.store.artifacts import write_json
 from pipelines.training import checkpoint
+from pipelines.training import embed as embed_module
 from pipelines.training.checkpoint import Checkpoints
 from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.objective import balanced_class_weights
@@ -81,7 +85,8 @@ class Death:
 
     Attributes:
         place: `step` (done, and nobody knows yet), `half written` (a checkpoint's file), `written` (not renamed yet),
-            `renamed` (older ones not removed yet), `validation`. The three of a checkpoint come once in each write of one.
+            `renamed` (older ones not removed yet), `validation`, `embedded` (a batch's features, or its activations).
+            The three of a checkpoint come once in each write of one.
         count: n.
     """
 
@@ -94,6 +99,8 @@ class Death:
             self._replace(Trainer, "step", before=False)
         elif self.place == "validation":
             self._replace(Trainer, "validate", before=True)
+        elif self.place == "embedded":
+            self._replace(embed_module, "_append", before=True)
         elif self.place == "half written":
             self._replace(checkpoint, "_write", before=False, prelude=_halve)
         elif self.place == "written":  # a write flushes the file, renames it and flushes the folder
@@ -158,6 +165,15 @@ def run_phase(
         else:
             trained = fine_tune(home, prepared, head, activations, config=config, fine_tune=top, checkpoints=checkpoints)
     write_json(folder / "trained.json", trained.model_dump(mode="json"))
+
+
+def run_embedding(home: Path, prepared: PreparedImages, changes: Mapping[str, Any], death: Death | None) -> None:
+    """Embeds in batches of 8 that take half a minute each, as its clock says."""
+    _start(death)
+    embed_module.EVALUATION_BATCH_SIZE = 8
+    embed_module.time = SimpleNamespace(monotonic=partial(next, count(0, 30)))
+    with small_lite0():
+        embed_module.embed(home, prepared, config=embed_slice(Recipe.model_validate({**TINY, **changes})))
 
 
 def run_scratch(folder: Path, death: Death | None, settings: PhaseConfig = SCRATCH, precision: Precision = "float32") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import shutil
 import signal
 import zipfile
 from collections.abc import Callable
@@ -15,11 +16,13 @@ import pytest
 
 from pipelines.config import Recipe, StoreConfig
 from pipelines.contracts import Embedded, PreparedImages, TrainedModel
-from pipelines.data.prepare import prepare
+from pipelines.data.prepare import prepare, read_split
+from pipelines.progress import Progress
 from pipelines.slices import embed_slice, ingest_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import file_digest, read_json
+from pipelines.training.cache_choice import count_views
 from pipelines.training.checkpoint import _UNFINISHED, KEPT
 from pipelines.training.embed import embed
 from tests.small import small_lite0
@@ -165,6 +168,23 @@ def test_both_phases_on_stored_activations_give_the_same_artifacts(
     assert len(embedded.activations.views) > 1
     deaths = (Death("step", 7), Death("half written", 3))  # each within an epoch, behind a checkpoint
     assert_phases_resume(processes, prepared, tmp_path, {}, deaths, embedded)
+
+
+def test_embedding_that_was_killed_goes_on_within_a_view(
+    processes: Processes, prepared: tuple[Path, PreparedImages], tmp_path: Path
+) -> None:
+    """No shard is full by then; the death is between a batch's features and its activations."""
+    home, images = shutil.copytree(prepared[0], tmp_path / "home"), prepared[1]
+    said: list[Progress] = []
+    assert processes.run(resumable.run_embedding, home, images, STORED, Death("embedded", 8)) == -signal.SIGKILL
+    with small_lite0():
+        config = embed_slice(Recipe.model_validate({**TINY, **STORED}))
+        embedded = embed(home, images, config=config, report=said.append)
+    views = count_views(config.augment, config.cache.views)
+    all_views = views * len(read_split(home, images, "train")) + len(read_split(home, images, "validation"))
+    assert said[-1].total == said[-1].done == all_views - 3 * 8
+    assert embedded.features is not None
+    assert embedded.activations is not None
 
 
 def assert_phases_resume(
