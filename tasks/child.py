@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TextIO, get_type_hints
 
@@ -72,7 +74,9 @@ def _serve(
         answer(said)
 
 
-def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event) -> None:
+def _listen(
+    source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], left_alone: threading.Event, temporary: Path
+) -> None:
     """Hands on what comes in; when the parent has gone, makes sure that this process goes too."""
     try:
         for line in source:
@@ -82,16 +86,22 @@ def _listen(source: TextIO, requests: queue.SimpleQueue[dict[str, Any] | None], 
         requests.put(None)  # enough for an idle child
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait(SECONDS_TO_LEAVE)
-        os.killpg(0, signal.SIGKILL)
+        _end_all(temporary)
+
+
+def _end_all(temporary: Path) -> None:
+    """Ends this process and what it started, and takes its temporary files along: the parent may not be there to do so."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:
-    """Entry point of the child."""
+    """Entry point of the child: the last arguments are its folder for temporary files and the socket that locks come by."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which training puts off to the end of a step
     keep_freed_memory()  # before anything starts threads
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    locks = socket.socket(fileno=int(sys.argv[-1]))
+    temporary, locks = Path(sys.argv[-2]), socket.socket(fileno=int(sys.argv[-1]))
     answering = threading.Lock()
 
     def answer(content: dict[str, Any]) -> None:
@@ -101,7 +111,7 @@ def main() -> None:
 
     requests: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     left_alone = threading.Event()
-    threading.Thread(target=_listen, args=(sys.stdin, requests, left_alone), daemon=True).start()
+    threading.Thread(target=_listen, args=(sys.stdin, requests, left_alone, temporary), daemon=True).start()
     status = 0
     try:
         with keeping_classifier():
@@ -114,6 +124,8 @@ def main() -> None:
     finally:
         with suppress(KeyboardInterrupt, OSError):  # the listener's, where there was nothing to do; a full disk under the log
             sys.stderr.flush()
+        with suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the listener's may be still to come
         if left_alone.is_set():
-            os.killpg(0, signal.SIGKILL)  # itself, and what it started: nobody else would
+            _end_all(temporary)
         os._exit(status)  # TensorFlow takes a second to tidy up what the system frees at once

@@ -34,6 +34,8 @@ class Child:
 
     def __init__(self, logs: Path | None) -> None:
         with ExitStack() as opened:
+            # TensorFlow tidies its generated code up when Python ends, which the child does not wait for (`os._exit`, SIGKILL).
+            temporary = opened.enter_context(tempfile.TemporaryDirectory(prefix="imagemill-child-", ignore_cleanup_errors=True))
             self._log = None if logs is None else opened.enter_context(_new_log(logs))
             self._keep_log = False
             opened.callback(self._remove_log)
@@ -41,10 +43,11 @@ class Child:
             opened.enter_context(self._locks)
             with theirs:
                 self._process = subprocess.Popen(
-                    python_command("tasks.child", "main", str(theirs.fileno())),
+                    python_command("tasks.child", "main", temporary, str(theirs.fileno())),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._log,
+                    env={**os.environ, "TMPDIR": temporary},
                     text=True,
                     start_new_session=True,
                     pass_fds=[theirs.fileno()],

@@ -10,12 +10,19 @@ from prefect.cache_policies import NO_CACHE
 from pipelines.config import FineTuneConfig
 from pipelines.contracts import PreparedImages, TrainedModel
 from pipelines.slices import TrainingConfig
-from tasks.policies import Place
+from tasks.policies import Place, was_lost
 from tasks.progress import current_listener
 from tasks.worker import run_stage
 
 
-@task(name="warm_start", task_run_name="warm_start", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="warm_start",
+    task_run_name="warm_start",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=1,
+    retry_condition_fn=was_lost,
+)
 def warm_start_task(
     place: Place, prepared: PreparedImages, champion: Path, config: TrainingConfig, settings: FineTuneConfig
 ) -> TrainedModel | None:

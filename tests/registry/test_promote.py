@@ -21,17 +21,33 @@ from tests.registry.conftest import CutOffError, Desk, copy_of, dying_before
 
 CHAMPION = parse_reference("models:/pets@champion")
 
+# What a promotion changes, in this order; then it is written down in the home.
+STEPS = [
+    "log_dict",
+    "set_model_version_tag",
+    "set_registered_model_tag",
+    "set_registered_model_alias",
+    "set_registered_model_tag",
+]
+ALIAS_MOVES = STEPS.index("set_registered_model_alias")
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mlflow import MlflowClient
+from pipelines.registry import promote
 from pipelines.registry.connection import Registry
-from tests.registry.conftest import Desk
+from tests.registry import conftest
 
-desk = Desk(Registry(Path(sys.argv[1])), [])
+def die(name, *_):
+    print(name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+desk = conftest.Desk(Registry(Path(sys.argv[1])), [])
 registration = desk.register(4)
-MlflowClient.set_registered_model_alias = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-desk.settle(registration)
+conftest.CutOffError = die
+promote.write_record = lambda *_: die("write_record")
+with conftest.dying_before(int(sys.argv[2])):
+    desk.settle(registration)
 """
 
 
@@ -79,13 +95,7 @@ def test_whatever_step_of_a_promotion_is_cut_off_the_champion_is_whole(trained_h
         desk.settle(again) if not (again := desk.register(4)).settled else None
         assert loaded(desk) == "model 4"
         assert desk.history == [1, 2, 3, 4]
-    assert steps == [
-        "log_dict",
-        "set_model_version_tag",
-        "set_registered_model_tag",
-        "set_registered_model_alias",
-        "set_registered_model_tag",
-    ]
+    assert steps == STEPS
 
 
 def test_a_promotion_that_was_cut_off_after_its_last_step_is_one(trained: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,15 +108,20 @@ def test_a_promotion_that_was_cut_off_after_its_last_step_is_one(trained: Desk, 
     assert trained.history == [1, 2, 3, 4]
 
 
-def test_a_promotion_that_is_killed_leaves_the_champion_whole(trained: Desk) -> None:
-    home = str(trained.registry.home)
-    died = subprocess.run([sys.executable, "-c", KILLED, home], check=False, capture_output=True, text=True, env=os.environ)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(len(STEPS) + 1), ids=[*STEPS[:-1], "the_last_tag", "write_record"])
+def test_a_promotion_that_is_killed_before_any_step_leaves_the_champion_whole(trained: Desk, step: int) -> None:
+    command = [sys.executable, "-c", KILLED, str(trained.registry.home), str(step)]
+    died = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    assert loaded(trained) == "model 3"
-    assert trained.history == [1, 2, 3]
+    assert died.stdout.splitlines()[-1] == [*STEPS, "write_record"][step]
+    moved = step > ALIAS_MOVES
+    assert loaded(trained) == ("model 4" if moved else "model 3")
+    assert trained.history == ([1, 2, 3, 4] if moved else [1, 2, 3])
     again = trained.register(4)
-    assert (again.version, again.settled) == (4, False)
-    assert trained.settle(again)
+    assert (again.version, again.settled) == (4, moved)
+    assert moved or trained.settle(again)
+    assert loaded(trained) == "model 4"
     assert trained.history == [1, 2, 3, 4]
 
 

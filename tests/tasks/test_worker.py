@@ -20,7 +20,7 @@ from tasks import worker as worker_module
 from tasks.worker import ChildWorker, InProcess, WorkerLostError, current_worker, use_worker, working
 from tests.processes import is_running, wait_for
 
-NAMES = ("tell_pid", "tell_device", "fail", "die", "crash", "break_off", "say_much", "work", "ignore")
+NAMES = ("tell_pid", "leave_file", "tell_device", "fail", "die", "crash", "break_off", "say_much", "work", "ignore")
 TOYS = {name: f"tests.tasks.toys:{name}" for name in NAMES}
 
 
@@ -51,6 +51,19 @@ def test_stages_share_one_process_of_a_session_of_its_own_that_ends_with_the_blo
     assert not is_running(made[0].files)
     assert list((tmp_path / "logs").iterdir()) == []
     assert child.run("tell_pid", {"name": "z"}, report=ignore_progress).files != made[0].files
+
+
+@pytest.mark.parametrize("ends", ["idle", "killed"])
+def test_temporary_files_of_the_child_go_with_it(child: ChildWorker, ends: str) -> None:
+    left = Path(child.run("leave_file", {}, report=ignore_progress))
+    assert left.exists()
+    if ends == "idle":
+        child.rest()
+    else:
+        with pytest.raises(WorkerLostError):
+            child.run("die", {"name": "SIGKILL"}, report=ignore_progress)
+    assert not left.exists()
+    assert not left.parent.name.startswith("imagemill-child-") or not left.parent.exists()
 
 
 def test_the_errors_of_a_stage_come_out_as_what_they_were(child: ChildWorker) -> None:
@@ -146,12 +159,15 @@ worker.STAGES = {TOYS!r}
 with worker.ChildWorker(Path({str(tmp_path)!r}, "logs")) as child:
     child.run("work", {{"folder": Path({str(tmp_path)!r})}}, report=ignore_progress)
 """
-    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as parent:
+    (temporary := tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent:
         pids = pids_in(tmp_path)
         parent.send_signal(signal.SIGKILL)
     wait_for((tmp_path / "saved").is_file)
     wait_for(lambda: not is_running(pids[0]))
     wait_for(lambda: not is_running(pids[1]))
+    assert not list(temporary.iterdir())
 
 
 def test_a_child_that_can_not_be_started_leaves_nothing(
