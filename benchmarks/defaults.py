@@ -72,7 +72,7 @@ class Source:
         recipe = Recipe.model_validate({**self._base, **changes, "seed": seed})
         home, prepared, config = self._home, self._prepared, training_slice(recipe)
         seconds: dict[str, float] = {}
-        stored = replace(embed_slice(recipe), seed=0)
+        stored = replace(embed_slice(recipe), seed=0, head_epochs=0, fine_tune_epochs=0)
         is_new = stored != self._stored
         if is_new:
             shutil.rmtree(home / "activations", ignore_errors=True)
