@@ -76,7 +76,7 @@ class _Frozen:
     Attributes:
         kinds: what it makes: pooled features first, then the activations at the line of phase 2, where these are others.
         for_phase_2: whether the last kind is what phase 2 learns from.
-        run: takes images uint8 [B, S, S, 3] to the activations of each kind.
+        run: takes images uint8 [B, S, S, 3], at most `EVALUATION_BATCH_SIZE`, to the activations of each kind.
     """
 
     kinds: tuple[_Kind, ...]
@@ -190,10 +190,14 @@ def _kind(prepared: PreparedImages, config: EmbedConfig, part: SplitModel) -> _K
 
 
 def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Model]) -> Callable[[Any], tuple[Any, ...]]:
-    """A graph that takes images through frozen parts in turn and gives what each made, the last one's first."""
-    side, parts = prepared.image_size, [fold_normalization(part) for part in parts]
+    """A graph that takes images through frozen parts in turn and gives what each made, the last one's first.
 
-    @tf.function(input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)], jit_compile=False)  # type: ignore[untyped-decorator]
+    Always so many at once, the last ones filled up: which kernels sum up, and in which order, depends on the number, and a run
+    that was killed goes on with other batches than an undisturbed one has.
+    """
+    shape = (EVALUATION_BATCH_SIZE, prepared.image_size, prepared.image_size, 3)
+    parts = [fold_normalization(part) for part in parts]
+
     def run(images: Any) -> tuple[Any, ...]:
         made, out = [], tf.cast(images, tf.float32)
         for part in parts:
@@ -201,7 +205,13 @@ def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Mo
             made.append(tf.cast(out, config.cache.dtype))
         return tuple(reversed(made))
 
-    return lambda images: tuple(run(images))
+    graph = tf.function(run, input_signature=[tf.TensorSpec(shape, tf.uint8)], jit_compile=False, autograph=False)
+
+    def run_some(images: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
+        room = [(0, EVALUATION_BATCH_SIZE - len(images)), (0, 0), (0, 0), (0, 0)]
+        return tuple(np.asarray(each)[: len(images)] for each in graph(np.pad(images, room)))
+
+    return run_some
 
 
 def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
@@ -219,7 +229,7 @@ def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View]
                 appenders = [stack.enter_context(own[view.name].appending()) for own in stores]
                 for first in range(0, len(chosen), EVALUATION_BATCH_SIZE):
                     batch = slice(first, first + EVALUATION_BATCH_SIZE)
-                    made = [np.asarray(each) for each in frozen.run(view.pixels(chosen[batch]))]
+                    made = frozen.run(view.pixels(chosen[batch]))
                     for appender, activations, lacking in zip(appenders, made, lacks, strict=True):
                         _append(appender, digests[batch], activations, lacking[batch])
                     done += len(chosen[batch])

@@ -148,6 +148,25 @@ def test_what_other_code_made_is_made_again(shared: Place, monkeypatch: pytest.M
     assert shared.embed()[1] == (train if name == "AUGMENT_VERSION" else 2 * train + shared.count("validation"))
 
 
+def test_the_network_sees_batches_of_one_size_whatever_is_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernels sum up in an order that depends on the size, and a run that was killed goes on with another remainder."""
+    sizes = []
+
+    def watched(part: keras.Model) -> Any:
+        def run(images: Any, **options: Any) -> Any:
+            sizes.append(images.shape[0])
+            return part(images, **options)
+
+        return run
+
+    monkeypatch.setattr(embed_module, "fold_normalization", watched)
+    embedded, shown = place.embed()
+    assert shown % embed_module.EVALUATION_BATCH_SIZE
+    assert set(sizes) == {embed_module.EVALUATION_BATCH_SIZE}
+    assert embedded.features is not None
+    assert np.abs(place.read(embedded.features, "train")[-1]).max() > 0
+
+
 def test_equal_images_are_embedded_once(place: Place) -> None:
     copied = place.source / "dark above" / "000.png"
     (place.source / "dark above" / "again.png").write_bytes(copied.read_bytes())
