@@ -14,7 +14,8 @@ from rich.console import Console
 from flows.console import display_stages, print_bad_files, print_groups, print_metrics, print_where_to_look, say
 from flows.request import check_request, find_source
 from flows.surroundings import configure, start_prefect, stderr_to_log
-from pipelines.errors import ImagemillError, RunError
+from pipelines.errors import ImagemillError
+from pipelines.store.artifacts import disk_full
 from tasks.worker import working
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def _full_disk_named(home: Path) -> Iterator[None]:
     except Exception as error:
         if shutil.disk_usage(home).free >= _DATABASE_BYTES:
             raise
-        line = f"no space left on the device that holds {home}; free some and run it again: finished stages are kept"
-        raise RunError(line) from error
+        raise disk_full(home) from error
 
 
 @contextmanager

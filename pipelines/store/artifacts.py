@@ -69,9 +69,12 @@ def disk_errors(place: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RunError) or not _is_disk_full(error):
             raise
-        raise RunError(
-            f"no space left on the device that holds {place}; free some and run it again: finished stages are kept"
-        ) from error
+        raise disk_full(place) from error
+
+
+def disk_full(place: Path) -> RunError:
+    """The error that says so of the device that holds a place, in one line."""
+    return RunError(f"no space left on the device that holds {place}; free some and run it again: finished stages are kept")
 
 
 @contextmanager
