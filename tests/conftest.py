@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 
 # Before anything imports TensorFlow or Prefect.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,6 +17,9 @@ os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" /
 import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
 from tests.sources.folders import write_classes
 
+# absl, which TensorFlow imports, takes what is standard error then, and closes it when Prefect sets up logging: a test with a
+# capture of its own would so close that of pytest, for all tests that follow.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # A shell makes what it runs in the background deaf to Ctrl-C; tests send one to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
