@@ -90,6 +90,10 @@ class Story:
         poll("a checkpoint", lambda: any(self.home.glob("checkpoints/fine_tune-*/*.npz")), seconds=240, pause=0.05)
         return self.find_process("tasks.child")
 
+    def saved_steps(self) -> set[int]:
+        """The steps of which there are checkpoints."""
+        return {int(path.name.partition("-")[0]) for path in self.home.glob("checkpoints/fine_tune-*/[0-9]*.npz")}
+
     def find_process(self, name: str) -> int:
         """The one process below the worker whose command line has this in it."""
         (pid,) = [pid for pid, command in descendants(self._worker.process.pid).items() if name in command]
@@ -147,14 +151,16 @@ def test_a_killed_flow_takes_its_child_with_it_and_the_next_run_goes_on(story: S
 
 
 def test_a_cancelled_run_saves_itself_and_the_next_one_goes_on_from_there(story: Story, configured: Server) -> None:
-    steps = {path.name for path in story.home.glob("checkpoints/fine_tune-*/*.npz")}
+    steps = story.saved_steps()
     run = story.start()
-    poll("another checkpoint", lambda: {path.name for path in story.home.glob("checkpoints/fine_tune-*/*.npz")} - steps)
+    poll("another checkpoint", lambda: story.saved_steps() - steps)
     configured.run("flow-run", "cancel", run)
     assert story.await_end(run) == "Cancelled"
     story.await_quiet()
-    assert any(story.home.glob("checkpoints/fine_tune-*/*.npz"))
+    left = story.saved_steps()
     again = story.start()
+    next_steps = poll("another checkpoint", lambda: story.saved_steps() - left, pause=0.02)
+    assert min(next_steps) > max(left) > max(steps, default=0)
     assert story.await_end(again) == "Completed"
     assert story.outcome()["version"] == 2
     assert not any(story.home.glob("checkpoints/*"))
