@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -34,8 +35,15 @@ RECIPE: dict[str, Any] = {
     "fine_tune": {"epochs": 1},
     "gate": {"least_images": 1},
 }
-# Part of the name that is given last in each stage, in their order. A network from scratch has no head phase, which is killed
-# in tests/flows/test_processes.py.
+# What has the two stages that a network from scratch has not: pretrained ones are as large with random weights.
+TRANSFER: dict[str, Any] = {
+    **RECIPE,
+    "name": "warmed",
+    "model": {"weights": "none"},
+    "head": {"epochs": 1},
+    "retrain": {"warm_start": True, "epochs": 1},
+}
+# Part of the name that is given last in each stage, in their order.
 IN_CHILD = {stage: f"/artifacts/{stage}/" for stage in ("prepare", "embed", "fine_tune", "evaluate", "export")}
 STAGES = {
     "scan": "/artifacts/scan/",
@@ -75,14 +83,14 @@ class Struck:
         self.worker = Worker(self._server, NAME, self._folder, PYTHONPATH=path, **more)
         return self.worker
 
-    def start(self, *orders: str) -> UUID:
+    def start(self, *orders: str, recipe: dict[str, Any] = RECIPE) -> UUID:
         """Has the deployment run, with these strikes; returns the run's id."""
         from prefect.client.orchestration import get_client
 
         self._orders.write_text("".join(f"{order}\n" for order in orders))
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(f"retrain/{NAME}")
-            return client.create_flow_run_from_deployment(deployment.id).id
+            return client.create_flow_run_from_deployment(deployment.id, parameters={"recipe": recipe}).id
 
     def left(self) -> list[str]:
         """The strikes that did not happen yet."""
@@ -187,3 +195,19 @@ def test_a_run_outlives_its_worker_and_the_death_of_its_child_at_any_stage(
     assert slots() == 0
     struck.check_artifacts()
     assert load_finished(Path(struck.outcomes()[-1]["challenger"])).classes == ("cat", "dog")
+
+
+@pytest.mark.timeout(1200)
+def test_a_head_and_a_warm_start_are_killed_in_flow_and_child(struck: Struck, configured: Server) -> None:
+    for number, part in enumerate(("/artifacts/head/", "/artifacts/warm_start/"), start=1):
+        assert struck.await_end(struck.start(f"flow {part}", recipe=TRANSFER)) == "Crashed", part
+        assert struck.await_end(struck.start(f"self {part}", recipe=TRANSFER)) == "Completed", part
+        assert not struck.left(), part
+        struck.check_artifacts()
+        outcome = struck.outcomes()[-1]
+        assert (outcome["dataset"], outcome["version"]) == ("warmed", number)
+        phases = set(pq.read_table(Path(outcome["challenger"]) / "history.parquet")["phase"].to_pylist())
+        assert phases == (
+            {"head", "fine_tune"} if number == 1 else {"fine_tune"}
+        )  # the second began with the first one's weights
+        write_photo(struck.source / "cat" / "later.jpg", seed=301)
