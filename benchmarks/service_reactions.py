@@ -33,6 +33,7 @@ _RECIPE: dict[str, Any] = {
     "gate": {"least_images": 1},
 }
 _DEADLINE_SECONDS = 300.0
+_SECONDS_TO_LEAVE = 30.0
 
 
 def measure_reactions(folder: Path, source: Path, *, repeats: int, parts: Collection[str]) -> dict[str, float]:
@@ -195,6 +196,10 @@ def _process(command: list[Any], environment: Mapping[str, str], **options: Any)
             yield process
         finally:
             process.terminate()
+            try:
+                process.wait(_SECONDS_TO_LEAVE)
+            except subprocess.TimeoutExpired:  # a worker may wait for runs that nobody needs any more
+                process.kill()
 
 
 def _poll(what: str, look: Callable[[], Any], *, pause: float) -> Any:
