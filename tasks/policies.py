@@ -45,9 +45,9 @@ from tasks.worker import WorkerLostError
 STAGE_VERSIONS: Mapping[str, int] = {
     "ingest": 3,
     "prepare": 2,
-    "embed": 3,
-    "head": 4,
-    "fine_tune": 4,
+    "embed": 4,
+    "head": 5,
+    "fine_tune": 5,
     "evaluate": 2,
     "export": 3,
 }

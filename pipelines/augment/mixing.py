@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
+from pipelines.aligned import new_batch
 from pipelines.augment.erasing import random_boxes
 from pipelines.augment.philox import Stream, Uniforms
 from pipelines.by_class import ByClass
@@ -85,7 +86,7 @@ def choose(first: Mixes, second: Mixes, uniforms: Uniforms) -> Mixes:
 
 def mix_images(images: NDArray[np.uint8], partners: NDArray[np.uint8], mixes: Mixes) -> NDArray[np.uint8]:
     """Mixes images with their partners, both uint8 [B, S, S, 3], into a new array of that kind."""
-    result = np.empty_like(images)
+    result = new_batch(images.shape, np.uint8)
     rows = zip(images, partners, result, mixes.blend, mixes.boxes, strict=True)
     for image, partner, mixed, blend, (left, top, right, bottom) in rows:
         cv2.addWeighted(image, blend, partner, 1 - blend, 0, dst=mixed)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.aligned import new_batch
 from pipelines.errors import RunError
 from pipelines.store.artifacts import scratch_folder
 from pipelines.store.layouts import ShardRows
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 # Held in memory. Reading is by row, so larger ones bring nothing, and nothing is left to do while the last one is written.
 SHARD_BYTES = 16 * 2**20
-# TensorFlow takes over an array that begins at such an address; others it may copy, a sixth of the CPU time of a batch.
-_TENSOR_ALIGNMENT_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,7 @@ class RowReader:
         Raises:
             RunError: a row can't be decoded, although its shard was found intact.
         """
-        images = _new_batch((len(examples), *self.shape), self.dtype)
+        images = new_batch((len(examples), *self.shape), self.dtype)
         places = zip(images, self._shard[examples].tolist(), self._row[examples].tolist(), strict=True)
         for image, shard, row in places:
             try:
@@ -286,11 +285,3 @@ def fill(
             f"{len(absent)} images are still missing from the image store after decoding; the first is {min(absent)}"
         )
     return places
-
-
-def _new_batch(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An uninitialised array that TensorFlow need not copy."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    room = np.empty(size + _TENSOR_ALIGNMENT_BYTES, np.uint8)
-    start = -room.ctypes.data % _TENSOR_ALIGNMENT_BYTES
-    return room[start : start + size].view(dtype).reshape(shape)

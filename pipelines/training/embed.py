@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # Parts of the names of stores, so that what other code made is not mixed with what this makes; tests/stage_versions.json
 # guards both. AUGMENT: of the changed views. PREFIX: of what a frozen part computes besides its weights: how pixels are
 # preprocessed, layers that have none.
-AUGMENT_VERSION: Final = 1
+AUGMENT_VERSION: Final = 2
 PREFIX_VERSION: Final = 1
 _SECONDS_BETWEEN_SHARDS = 20.0  # at most: of work that a kill -9 undoes
 _VIEWS_SEED = 0  # whatever the recipe's: another seed shows the same views in another order

@@ -62,13 +62,15 @@ def test_the_input_is_left_as_it_is(name: str) -> None:
     np.testing.assert_array_equal(images, PHOTOS)
 
 
-def test_what_lies_outside_is_the_image_reflected_about_its_edge() -> None:
+# 7 px are more than the image has.
+@pytest.mark.parametrize(("by", "expected"), [(2, [20, 30, 30, 20]), (-2, [10, 0, 0, 10]), (7, [0, 0, 10, 20])])
+def test_what_lies_outside_is_the_image_reflected_about_its_edge(by: int, expected: list[int]) -> None:
     row = np.arange(0, 40, 10, dtype=np.uint8)
     image = np.tile(row[None, None, :, None], (1, 4, 1, 3))
     shift = np.eye(3)[None].copy()
-    shift[0, 0, 2] = 2  # the result's pixel x shows the input's x + 2
+    shift[0, 0, 2] = by  # the result's pixel x shows the input's x + by
     for warp in (warp_opencv, warp_tensorflow):
-        np.testing.assert_array_equal(np.asarray(warp(image, shift))[0, 0, :, 0], [20, 30, 30, 20])
+        np.testing.assert_array_equal(np.asarray(warp(image, shift))[0, 0, :, 0], expected)
 
 
 def test_values_are_rounded_and_clipped() -> None:
