@@ -17,6 +17,7 @@ from flows.request import check_outside
 from pipelines.config import SPLITS
 from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress
+from pipelines.quick_imports import quick_imports
 from pipelines.run_folder import EVALUATION_FILES, check_target
 from pipelines.sources.folder import FoundFile, digest_files, read_unchanged
 from pipelines.sources.source import Source
@@ -51,7 +52,8 @@ def evaluate_model(model: Path, source: Source, *, split: str, out: Path | None,
     with display_stages(console):
         _, found = source.find(least_classes=1, report=reporter("evaluate"))
     with console.status("loading the model"):
-        from pipelines.inference import load_finished
+        with quick_imports():
+            from pipelines.inference import load_finished
 
         finished = load_finished(model)
     if out is not None:

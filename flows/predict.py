@@ -12,6 +12,7 @@ from rich.console import Console
 from flows.console import display_stages, printable, say
 from pipelines.errors import ImageDecodeError, InputError, quoted
 from pipelines.progress import Progress
+from pipelines.quick_imports import quick_imports
 from pipelines.run_folder import check_writable
 from pipelines.sources.folder import EXTENSIONS, image_paths, printable_path
 from tasks.progress import reporter
@@ -33,9 +34,10 @@ def predict_images(model: Path, images: Path, *, out: Path, console: Console) ->
     check_writable("--out", out)
 
     with console.status("loading the model"):
-        from pipelines.evaluation.predictions import write_predictions
-        from pipelines.inference import answer, load_finished
-        from pipelines.store.artifacts import file_in_place
+        with quick_imports():
+            from pipelines.evaluation.predictions import write_predictions
+            from pipelines.inference import answer, load_finished
+            from pipelines.store.artifacts import file_in_place
 
         finished = load_finished(model)
     with display_stages(console):

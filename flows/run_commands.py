@@ -15,6 +15,7 @@ from flows.console import display_stages, print_bad_files, print_groups, print_m
 from flows.request import check_request, find_source
 from flows.surroundings import configure, start_prefect, stderr_to_log
 from pipelines.errors import ImagemillError
+from pipelines.quick_imports import quick_imports
 from pipelines.store.artifacts import disk_full
 from tasks.worker import working
 
@@ -62,7 +63,8 @@ def _running(home: Path, recipe: Recipe, console: Console, *, verbose: bool) -> 
         def meanwhile() -> None:
             if not (home / "records").exists():  # a new home: nothing can be a cache hit
                 worker.expect()
-            import flows.retrain  # noqa: F401 (all that a flow imports)
+            with quick_imports():
+                import flows.retrain  # noqa: F401 (all that a flow imports)
 
         with _full_disk_named(home):
             start_prefect(console, meanwhile=meanwhile)

@@ -20,6 +20,7 @@ from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
+from pipelines.quick_imports import quick_imports
 from tasks.spawn import python_command
 
 _SECONDS_TO_LEAVE = 5.0
@@ -68,8 +69,9 @@ def serve() -> None:
     threading.Thread(target=leave_with_the_command, daemon=True).start()
     from functools import partial
 
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with quick_imports():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     app = partial(create_app, ephemeral=True, final=True)  # as Prefect's own temporary server
     server = uvicorn.Server(uvicorn.Config(app, factory=True, log_level="error", lifespan="on"))

@@ -30,6 +30,7 @@ from pydantic_core import to_jsonable_python
 from pipelines.allocator import keep_freed_memory
 from pipelines.models.kept import keeping_classifier
 from pipelines.progress import Progress
+from pipelines.quick_imports import quick_imports
 from tasks.carried_errors import describe_error
 from tasks.work_locks import close_locks, receive_locks
 
@@ -58,8 +59,9 @@ def _serve(
         held = receive_locks(locks, request["locks"])
         os.environ.update(request.get("environment", {}))
         if "ahead" in request:
-            for name in request["ahead"]:
-                resolve_name(name)
+            with quick_imports():
+                for name in request["ahead"]:
+                    resolve_name(name)
             close_locks(held)
             continue
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.errors import ImagemillError, RegistryError, RegistryUnreachableError, one_line
+from pipelines.quick_imports import quick_imports
 from pipelines.registry.embedded import artifacts_uri, embedded_database, embedded_uri, open_embedded
 
 if TYPE_CHECKING:
@@ -117,7 +118,12 @@ def connected(registry: Registry) -> Iterator[MlflowClient]:
 def import_ahead() -> None:
     """Imports MLflow in a thread, beside what this process waits for: it takes two seconds."""
     _quieten()
-    threading.Thread(target=import_module, args=("mlflow",), daemon=True).start()
+    threading.Thread(target=_import_mlflow, daemon=True).start()
+
+
+def _import_mlflow() -> None:
+    with quick_imports():
+        import_module("mlflow")
 
 
 def _quieten() -> None:

@@ -75,7 +75,7 @@ def test_the_probe_imports_nothing_but_tensorflow() -> None:
     tree = ast.parse(parity._PROBE.read_text())
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"json", "sys", "pathlib", "tensorflow"}
+    assert imported == {"gc", "json", "sys", "pathlib", "tensorflow"}
 
 
 def test_a_model_that_does_not_load_is_said_with_its_log(tmp_path: Path) -> None:
