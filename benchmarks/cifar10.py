@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.85)
     parser.add_argument("--per-class", type=int, help="use only so many images of each class and split")
     parser.add_argument("--epochs", type=int, help="of both, in place of their own")
+    parser.add_argument("--usual-epochs", type=int, default=100, help="of the usual recipe, at most; it may stop itself before")
     parser.add_argument("--only", choices=["ours", "usual"])
     parser.add_argument("--same-blocks", action="store_true", help="train our blocks by the usual recipe too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe value for ours")
@@ -125,7 +126,7 @@ def main() -> None:
         if arguments.only != "usual":
             figures |= run_ours(source, Path(folder), target=target, settings=settings)
         if arguments.only != "ours":
-            usual = {"epochs": epochs or 100, "same_blocks": arguments.same_blocks}
+            usual = {"epochs": epochs or arguments.usual_epochs, "same_blocks": arguments.same_blocks}
             figures |= run_usual(source, Path(folder), target=target, **usual)
     write_results({**figures, **claims(figures, target=target)}, arguments.json)
 
