@@ -126,8 +126,8 @@ def main() -> None:
         if arguments.only != "usual":
             figures |= run_ours(source, Path(folder), target=target, settings=settings)
         if arguments.only != "ours":
-            usual = {"epochs": epochs or arguments.usual_epochs, "same_blocks": arguments.same_blocks}
-            figures |= run_usual(source, Path(folder), target=target, **usual)
+            most = epochs or arguments.usual_epochs
+            figures |= run_usual(source, Path(folder), target=target, epochs=most, same_blocks=arguments.same_blocks)
     write_results({**figures, **claims(figures, target=target)}, arguments.json)
 
 

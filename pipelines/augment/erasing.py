@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.aligned import new_batch
 from pipelines.augment.philox import Stream, Uniforms
 
 AREA = (0.02, 0.33)  # Keras's default: the square of either length, in sides
@@ -51,7 +52,8 @@ class Erasing:
 
     def apply(self, images: NDArray[np.uint8], patches: Patches) -> NDArray[np.uint8]:
         """Erases the rectangles: uint8 [B, S, S, 3] to a new array of that kind."""
-        result = images.copy()
+        result = new_batch(images.shape, np.uint8)
+        result[:] = images
         for image, (left, top, right, bottom), noise in zip(result, patches.boxes, patches.noise, strict=True):
             patch = image[top:bottom, left:right]
             if patch.size:

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -123,7 +122,7 @@ def import_ahead() -> None:
 
 def _import_mlflow() -> None:
     with quick_imports():
-        import_module("mlflow")
+        import mlflow  # noqa: F401
 
 
 def _quieten() -> None:

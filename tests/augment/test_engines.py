@@ -73,6 +73,13 @@ def test_what_lies_outside_is_the_image_reflected_about_its_edge(by: int, expect
         np.testing.assert_array_equal(np.asarray(warp(image, shift))[0, 0, :, 0], expected)
 
 
+@pytest.mark.parametrize("by_opencv", [warp_opencv, recolor_opencv])
+def test_results_lie_where_tensorflow_takes_them_over_without_a_copy(by_opencv: Any) -> None:
+    matrices = NUMBERS.warp if by_opencv is warp_opencv else NUMBERS.colors
+    assert matrices is not None
+    assert [by_opencv(PHOTOS[:size], matrices[:size]).ctypes.data % 64 for size in range(1, 8)] == [0] * 7
+
+
 def test_values_are_rounded_and_clipped() -> None:
     image = np.array([[[[0, 100, 250]]]], np.uint8)
     matrix = np.zeros((1, 7, 7))
