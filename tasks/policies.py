@@ -47,7 +47,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "prepare": 2,
     "embed": 4,
     "head": 5,
-    "fine_tune": 5,
+    "fine_tune": 6,
     "evaluate": 2,
     "export": 3,
 }

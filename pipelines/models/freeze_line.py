@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.models.assemble import backbone_of
 from pipelines.models.backbones import BACKBONES, preprocess
+from pipelines.models.fast_layers import with_fast_layers
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def split_at_freeze_line(classifier: keras.Model) -> SplitModel | None:
     image = keras.Input(classifier.input_shape[1:], name="image", dtype="float32")
     pixels = preprocess(image, BACKBONES[backbone.name].preprocessing)
     prefix = keras.Model(image, keras.Model(backbone.input, line.output, name="lower")(pixels), name="prefix")
-    upper = _with_pointwise_products(keras.Model(line.output, backbone.output, name="upper"))
+    upper = with_fast_layers(keras.Model(line.output, backbone.output, name="upper"))
     return SplitModel(line.name, position, prefix, _chain(line.output, [upper, pool, *head], name="suffix"))
 
 
@@ -85,41 +86,6 @@ def weights_digest(model: keras.Model, *, name: str) -> str:
         digest.update(json.dumps([array.shape, str(array.dtype)]).encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-class _PointwiseProduct(keras.layers.Layer):
-    """A 1x1 convolution as a matrix product, which it is; with the weights of the layer that it stands for.
-
-    TensorFlow's gradient of a convolution by its input takes five times as long as its forward pass on a CPU, a product's
-    about as long: a step of the top of EfficientNet-Lite0 is a third cheaper (docs/decisions/0013-the-freeze-line.md).
-    """
-
-    def __init__(self, convolution: keras.layers.Conv2D) -> None:
-        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
-        self.convolution = convolution
-        self.built = True
-
-    def call(self, inputs: Any) -> Any:
-        """As the convolution's."""
-        layer = self.convolution
-        # Not `kernel[0, 0]`, whose gradient fills a kernel of zeros and copies into it.
-        kernel = keras.ops.reshape(layer.kernel, layer.kernel.shape[2:])
-        outputs = keras.ops.matmul(inputs, keras.ops.cast(kernel, inputs.dtype))
-        if layer.use_bias:
-            outputs = outputs + keras.ops.cast(layer.bias, inputs.dtype)
-        return layer.activation(outputs)
-
-
-def _with_pointwise_products(network: keras.Model) -> keras.Model:
-    """The same network over the same layers, but for its 1x1 convolutions."""
-
-    def exchange(operation: Any) -> Any:
-        plain = type(operation) is keras.layers.Conv2D and operation.data_format == "channels_last"
-        if plain and operation.kernel_size == operation.strides == (1, 1) and operation.groups == 1:
-            return _PointwiseProduct(operation)
-        return operation
-
-    return keras.models.clone_model(network, clone_function=exchange)
 
 
 def _layers_behind(classifier: keras.Model, backbone: keras.Model) -> list[keras.Layer]:

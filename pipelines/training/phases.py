@@ -30,6 +30,7 @@ from pipelines.data.batches import (
 from pipelines.data.prepare import read_examples, read_split
 from pipelines.errors import InputError, RunError
 from pipelines.models.assemble import set_trainable_head, set_trainable_top
+from pipelines.models.fast_layers import with_fast_layers
 from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import split_at_freeze_line
 from pipelines.models.kept import take_classifier
@@ -159,7 +160,7 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
         augmentation = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
         augmentation.build((None, *model.input_shape[1:]))
     if split is None:
-        return Learner(model, None, augmentation)
+        return Learner(with_fast_layers(model), None, augmentation)
     return Learner(split.suffix, fold_normalization(split.prefix), augmentation)
 
 
