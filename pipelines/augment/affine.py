@@ -2,7 +2,7 @@
 
 Each is a frozen dataclass that turns uniform numbers into its own numbers (`sample`) and these into matrices (`matrices`);
 `pipelines.augment.engines` applies the product. Conventions and distributions are those of Keras's RandomFlip,
-RandomRotation, RandomZoom, RandomTranslation and RandomShear with `fill_mode="reflect"` and bilinear interpolation.
+RandomRotation, RandomZoom, RandomTranslation and RandomShear with `fill_mode="reflect"`.
 
 A matrix takes a pixel (x, y, 1) of the result to the place in the input that it shows, in px from the centre of the top
 left pixel. Where one augmentation would have shown what lies outside the image reflected and the next would have moved that

@@ -30,14 +30,15 @@ def augmentation_layers(config: AugmentConfig, *, seed: int) -> Any:
         when called with `training=True`.
     """
     layers, both_axes = keras.layers, ("height_factor", "width_factor")
+    warp = {"interpolation": config.interpolation}
     options: dict[str, Any] = {"dtype": "float32"}  # a narrower type of the model's would round pixel values
     geometry: list[tuple[Any, Stream, Any, dict[str, Any]]] = [
         (config.horizontal_flip, Stream.HORIZONTAL_FLIP, layers.RandomFlip, {"mode": "horizontal"}),
         (config.vertical_flip, Stream.VERTICAL_FLIP, layers.RandomFlip, {"mode": "vertical"}),
-        (config.rotation, Stream.ROTATION, layers.RandomRotation, {"factor": config.rotation}),
-        (config.zoom, Stream.ZOOM, layers.RandomZoom, {"height_factor": config.zoom}),
-        (config.translation, Stream.TRANSLATION, layers.RandomTranslation, dict.fromkeys(both_axes, config.translation)),
-        (config.shear, Stream.SHEAR, layers.RandomShear, dict.fromkeys(("x_factor", "y_factor"), config.shear)),
+        (config.rotation, Stream.ROTATION, layers.RandomRotation, {"factor": config.rotation, **warp}),
+        (config.zoom, Stream.ZOOM, layers.RandomZoom, {"height_factor": config.zoom, **warp}),
+        (config.translation, Stream.TRANSLATION, layers.RandomTranslation, dict.fromkeys(both_axes, config.translation) | warp),
+        (config.shear, Stream.SHEAR, layers.RandomShear, dict.fromkeys(("x_factor", "y_factor"), config.shear) | warp),
     ]
     # Pairs, since Keras 3.15 takes a single number f of RandomContrast and RandomErasing for the range [0, f].
     half = config.saturation / 2

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipelines.augment import affine, color
 from pipelines.augment.affine import Flip, Geometric, RandomResizedCrop, Rotation, Shear, Translation, Zoom
 from pipelines.augment.color import Brightness, Coloring, Contrast, Hue, Saturation
-from pipelines.augment.engines import recolor_opencv, recolor_tensorflow, warp_opencv, warp_tensorflow
+from pipelines.augment.engines import Interpolation, recolor_opencv, recolor_tensorflow, warp_opencv, warp_tensorflow
 from pipelines.augment.erasing import Erasing, Patches
 from pipelines.augment.philox import DrawKey, draw_uniforms
 from pipelines.augment.rand_augment import RandAugment
@@ -45,6 +45,7 @@ class Policy:
     rand_augment: RandAugment | None = None
     erasing: Erasing | None = None
     engine: Literal["opencv", "tensorflow"] = "opencv"
+    interpolation: Interpolation = "bilinear"
 
     def sample(self, key: DrawKey, *, side_px: int) -> ImageNumbers:
         """The numbers of a batch: a pure function, image by image, of seed, epoch and image id."""
@@ -70,7 +71,7 @@ class Policy:
         """Augments a batch uint8 [B, S, S, 3] into another one; `images` stay as they are."""
         warp, recolor = _ENGINES[self.engine]
         if numbers.warp is not None:
-            images = warp(images, numbers.warp)
+            images = warp(images, numbers.warp, self.interpolation)
         if numbers.colors is not None:
             images = recolor(images, numbers.colors)
         if self.erasing and numbers.patches is not None:
@@ -108,19 +109,20 @@ def build_policy(config: AugmentConfig) -> Policy:
         rand_augment=RandAugment(config.rand_augment, config.rand_augment_magnitude) if config.rand_augment else None,
         erasing=Erasing(config.erasing) if config.erasing else None,
         engine=config.engine,
+        interpolation=config.interpolation,
     )
 
 
-def _eager(function: Callable[[Any, Any], Any]) -> Callable[[Images, NDArray[np.float64]], Images]:
+def _eager(function: Callable[..., Any]) -> Callable[..., Images]:
     """A function of tensors as one of arrays; inside `tf.numpy_function` TensorFlow runs eagerly."""
 
-    def run(images: Images, matrices: NDArray[np.float64]) -> Images:
-        return np.asarray(function(images, matrices))
+    def run(*arguments: Any) -> Images:
+        return np.asarray(function(*arguments))
 
     return run
 
 
-_ENGINES = {
+_ENGINES: dict[str, tuple[Callable[..., Images], Callable[..., Images]]] = {
     "opencv": (warp_opencv, recolor_opencv),
     "tensorflow": (_eager(warp_tensorflow), _eager(recolor_tensorflow)),
 }

@@ -23,6 +23,10 @@ class AugmentConfig(Section):
     engine: Literal["opencv", "tensorflow"] = Field(
         "opencv", description="of `where: dataset`; the same numbers either way (docs/decisions/0009: OpenCV is the faster one)"
     )
+    interpolation: Literal["bilinear", "nearest"] = Field(
+        "bilinear",
+        description="of moved pixels; nearest shifts by whole px, which leaves images of some 32 px sharp, and rotates roughly",
+    )
     horizontal_flip: bool = True
     vertical_flip: bool = False
     rotation: float = Field(0.1, ge=0, le=0.5, description="largest angle either way, in full turns (Keras's tutorials: .1)")
@@ -49,7 +53,10 @@ class AugmentConfig(Section):
     def changes_images(self) -> bool:
         """Whether the data set's images are changed at all."""
         off = AugmentConfig(where="dataset", horizontal_flip=False, rotation=0, zoom=0)
-        return self.where == "dataset" and self.model_copy(update={"engine": off.engine}) != off
+        return (
+            self.where == "dataset"
+            and self.model_copy(update={"engine": off.engine, "interpolation": off.interpolation}) != off
+        )
 
     @property
     def uncacheable(self) -> str | None:

@@ -44,6 +44,13 @@ def test_both_engines_give_the_same_pixels(name: str) -> None:
     assert_same_pixels(eager, expected, mean=0.1, most=1.01)
 
 
+def test_both_engines_take_the_same_nearest_pixels() -> None:
+    expected = warp_opencv(PHOTOS, NUMBERS.warp, "nearest")
+    assert (expected != warp_opencv(PHOTOS, NUMBERS.warp)).mean() > 0.5
+    differs = (np.asarray(warp_tensorflow(PHOTOS, NUMBERS.warp, "nearest")) != expected).any(axis=-1)
+    assert differs.mean() < 0.002  # two pixels as near as each other but for rounding
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_tensorflow_s_pass_is_the_same_inside_tf_data(name: str) -> None:
     _, by_tensorflow, matrices = PASSES[name]

@@ -64,6 +64,15 @@ def test_what_training_sees_is_distributed_as_in_the_dataset_placement(name: str
         assert np.abs(moment(ours, axis=0) - moment(theirs, axis=0)).mean() < 0.2 * spread
 
 
+@pytest.mark.parametrize("name", ["rotation", "zoom", "translation", "shear"])
+def test_nearest_makes_no_new_pixels(name: str) -> None:
+    config = AugmentConfig(**{**OFF, name: EVERYTHING[name]}, interpolation="nearest")
+    moved = in_model(config, PHOTOS)
+    assert (moved != PHOTOS).mean() > 0.5
+    for image, source in zip(moved, PHOTOS, strict=True):
+        assert {*map(tuple, image.reshape(-1, 3))} <= {*map(tuple, source.reshape(-1, 3).astype(float))}
+
+
 def test_the_seed_decides_and_each_layer_has_its_own_stream() -> None:
     config = AugmentConfig(**{**OFF, "brightness": 0.2})
     base = in_model(config, PHOTOS)

@@ -29,7 +29,7 @@ EVERYTHING = AugmentConfig(
     erasing=0.6,
     rand_augment=2,
 )
-NO_SWITCH = ("where", "engine", "rand_augment_magnitude")
+NO_SWITCH = ("where", "engine", "interpolation", "rand_augment_magnitude")
 EACH = {name: value for name, value in EVERYTHING.model_dump().items() if value and name not in NO_SWITCH}
 COUNT = len(PHOTOS)
 
@@ -65,6 +65,34 @@ def test_images_are_left_as_they_are_and_the_result_is_new(engine: Any) -> None:
 def test_both_engines_augment_alike() -> None:
     other = EVERYTHING.model_copy(update={"engine": "tensorflow"})
     assert_same_pixels(augmented(other), augmented(EVERYTHING), mean=0.3, most=4)
+
+
+@pytest.mark.parametrize("engine", ["opencv", "tensorflow"])
+def test_nearest_shifts_by_whole_pixels(engine: Any) -> None:
+    most_px = 4
+    config = AugmentConfig(
+        **{**OFF, "horizontal_flip": True, "translation": most_px / SIDE}, interpolation="nearest", engine=engine
+    )
+    around = np.pad(PHOTOS, ((0, 0), (most_px, most_px), (most_px, most_px), (0, 0)), mode="symmetric")
+    offsets = range(2 * most_px + 1)
+    shifts = set()
+    for epoch in range(4):
+        for image, source in zip(augmented(config, epoch=epoch), around, strict=True):
+            places = [(x, y) for x in offsets for y in offsets]
+            crops = [source[y : y + SIDE, x : x + SIDE] for x, y in places]
+            (found,) = [place for place, crop in zip(places, crops, strict=True) if _is_one_of(image, crop, crop[:, ::-1])]
+            shifts.add(found)
+    assert len(shifts) > most_px
+
+
+def test_interpolation_alone_changes_nothing() -> None:
+    config = AugmentConfig(**OFF, interpolation="nearest")
+    assert not config.changes_images
+    np.testing.assert_array_equal(augmented(config), PHOTOS)
+
+
+def _is_one_of(image: np.ndarray, *others: np.ndarray) -> bool:
+    return any(np.array_equal(image, other) for other in others)
 
 
 @settings(deadline=None)
