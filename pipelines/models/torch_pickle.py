@@ -141,6 +141,7 @@ class _StateDictUnpickler(pickle._Unpickler):
         raise WeightsUnavailableError(f"refused: it asks for `{module}.{name}`, which weights don't need")
 
     def persistent_load(self, pid: Any) -> _Storage:
+        """The numbers of a tensor, which lie in a file of their own; called by pickle."""
         if not isinstance(pid, tuple) or len(pid) != 6 or pid[0] != "storage":
             raise WeightsUnavailableError("refused: it refers to an outside object that is not a storage")
         _, storage_type, key, _, elements, view = pid

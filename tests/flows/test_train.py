@@ -18,9 +18,8 @@ import yaml
 from flows.train import train_model
 from pipelines.config import Recipe
 from pipelines.errors import InputError
-from pipelines.progress import Progress
 from pipelines.training import phases
-from pipelines.training.trainer import Learner, Trainer
+from pipelines.training.trainer import Trainer
 from tasks.progress import Silent, listening
 from tests.command import run_command
 from tests.flows.conftest import STAGES, TINY, Runs
@@ -187,65 +186,6 @@ def test_new_images_are_the_only_ones_decoded_and_nobody_changes_split(copied: R
     before = {row["sha256"]: row["split"] for row in pq.read_table(warm[1] / "index.parquet").to_pylist()}
     after = {row["sha256"]: row["split"] for row in pq.read_table(folder / "index.parquet").to_pylist()}
     assert {digest: after[digest] for digest in before} == before
-
-
-class Embedding(Silent):
-    """Hears what the embed stage says: its line, and how many images the network was shown."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.shown = 0
-
-    def progressed(self, stage: str, progress: Progress) -> None:
-        if stage == "embed" and progress.milestone:
-            self.lines.append(progress.detail)
-        elif stage == "embed":
-            self.shown = max(self.shown, progress.done)
-
-
-def views_of(folder: Path) -> set[tuple[str, int]]:
-    """Which views of which contents a run with two of them learned from."""
-    index = pq.read_table(folder / "index.parquet").to_pylist()
-    views = {"train": (0, 1), "validation": (0,)}
-    return {(row["sha256"], view) for row in index for view in views.get(row["split"], ())}
-
-
-def test_another_data_set_that_shares_images_embeds_only_what_was_never_seen(copied: Runs, warm: tuple[Runs, Path]) -> None:
-    other = copied.home.parent / "others"
-    shutil.copytree(copied.source, other)
-    for label, seed in (("cat", 501), ("cat", 502), ("dog", 503)):
-        write_photo(other / label / f"new{seed}.jpg", seed=seed)
-    copied.text, heard = str(other), Embedding()
-    with listening(heard):
-        folder = copied.run()
-    assert heard.shown == len(views_of(folder) - views_of(warm[1])) < len(views_of(folder)) / 2
-    assert heard.shown > 0
-
-
-@pytest.mark.parametrize(
-    ("cache", "line", "learned_from"),
-    [
-        ({"mode": "features"}, "cache features: ", ["activations", "images"]),
-        ({"mode": "auto"}, "cache activations: ", ["activations", "activations"]),
-    ],
-)
-def test_each_phase_learns_from_what_is_stored_for_it(
-    copied: Runs, monkeypatch: pytest.MonkeyPatch, cache: dict[str, Any], line: str, learned_from: list[str]
-) -> None:
-    seen, original, heard = [], phases.build_learner, Embedding()
-
-    def build_learner(*arguments: Any) -> Learner:
-        learner = original(*arguments)
-        # From images the learner has the frozen part before it.
-        seen.append("activations" if learner.prefix is None else "images")
-        return learner
-
-    monkeypatch.setattr(phases, "build_learner", build_learner)
-    with listening(heard):
-        folder = copied.run(cache=cache, head={"epochs": 2}, fine_tune={"epochs": 2, "layers": 5})
-    assert seen == learned_from
-    assert [said.startswith(line) for said in heard.lines] == [True], heard.lines
-    assert {row["phase"] for row in pq.read_table(folder / "history.parquet").to_pylist()} == {"head", "fine_tune"}
 
 
 def test_a_run_that_diverges_ends_with_status_1_names_its_images_and_is_not_tried_again(
