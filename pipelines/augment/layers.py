@@ -35,8 +35,8 @@ def augmentation_layers(config: AugmentConfig, *, seed: int) -> Any:
     geometry: list[tuple[Any, Stream, Any, dict[str, Any]]] = [
         (config.horizontal_flip, Stream.HORIZONTAL_FLIP, layers.RandomFlip, {"mode": "horizontal"}),
         (config.vertical_flip, Stream.VERTICAL_FLIP, layers.RandomFlip, {"mode": "vertical"}),
-        (config.rotation, Stream.ROTATION, layers.RandomRotation, {"factor": config.rotation, **warp}),
-        (config.zoom, Stream.ZOOM, layers.RandomZoom, {"height_factor": config.zoom, **warp}),
+        (config.rotation, Stream.ROTATION, layers.RandomRotation, {"factor": config.rotation} | warp),
+        (config.zoom, Stream.ZOOM, layers.RandomZoom, {"height_factor": config.zoom} | warp),
         (config.translation, Stream.TRANSLATION, layers.RandomTranslation, dict.fromkeys(both_axes, config.translation) | warp),
         (config.shear, Stream.SHEAR, layers.RandomShear, dict.fromkeys(("x_factor", "y_factor"), config.shear) | warp),
     ]

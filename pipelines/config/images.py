@@ -52,11 +52,9 @@ class AugmentConfig(Section):
     @property
     def changes_images(self) -> bool:
         """Whether the data set's images are changed at all."""
-        off = AugmentConfig(where="dataset", horizontal_flip=False, rotation=0, zoom=0)
-        return (
-            self.where == "dataset"
-            and self.model_copy(update={"engine": off.engine, "interpolation": off.interpolation}) != off
-        )
+        how = {"engine": self.engine, "interpolation": self.interpolation}
+        off = AugmentConfig(where="dataset", horizontal_flip=False, rotation=0, zoom=0).model_copy(update=how)
+        return self.where == "dataset" and self != off
 
     @property
     def uncacheable(self) -> str | None:

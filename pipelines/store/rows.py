@@ -179,6 +179,7 @@ class _Pending:
         return len(self._rows)
 
     def append(self, image: ImageRow) -> None:
+        """Puts an image behind the others; ValueError where its contents have not the length of a row."""
         kind = self._schema.field("image").type
         if pa.types.is_fixed_size_binary(kind) and len(image.contents) != kind.byte_width:
             raise ValueError(f"`contents` must be {kind.byte_width} bytes of pixels; received {len(image.contents)}")

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from pipelines.config import BackboneName, BlocksConfig, ModelConfig
+from pipelines.config import BackboneName, BlocksConfig, ModelConfig, Recipe
 from pipelines.models.assemble import build_classifier, set_trainable_top
 from pipelines.models.fast_layers import with_fast_layers
+from pipelines.slices import training_slice
+from pipelines.training.phases import build_learner
 from tests.models.test_assemble import perturb
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +58,15 @@ def test_a_network_learns_the_same_and_moves_the_same_statistics(name: BackboneN
     assert any(not np.array_equal(one, other) for one, other in zip(received[3:], before, strict=True))
     for one, other in zip(received, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+def test_the_phase_of_a_from_scratch_model_learns_by_them() -> None:
+    recipe = Recipe.model_validate({"model": {"backbone": "SmallSeparableCNN"}})
+    model = build_classifier(recipe.model, image_size=32, num_classes=3, seed=1)
+    set_trainable_top(model, layers="all")
+    used = names_of(build_learner(model, training_slice(recipe), None, 0).suffix)
+    assert {"_FusedNormalization", "_PointwiseProduct"} <= set(used)
+    assert "BatchNormalization" in names_of(model)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
