@@ -44,16 +44,17 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Source:
-    """One set: its images prepared in a home of their own, .6/.2/.2 unless it has splits."""
+    """One set: its images prepared in a home of their own, split at random."""
 
-    def __init__(self, folder: Path, root: Path, *, image_size: int) -> None:
+    def __init__(self, folder: Path, root: Path, *, image_size: int, train: float) -> None:
         from pipelines.config import Recipe
         from pipelines.data.prepare import prepare
         from pipelines.slices import ingest_slice
         from pipelines.sources.ingest import ingest
         from pipelines.sources.scan import scan_source
 
-        self._base = {"image_size": image_size, "split": {"train": 0.6, "validation": 0.2, "test": 0.2}}
+        split = {"train": train, "validation": train / 3, "test": 1 - train * 4 / 3}
+        self._base = {"image_size": image_size, "split": split}
         recipe = Recipe.model_validate(self._base)
         self._home = folder / "home"
         index = ingest(self._home, root, scan_source(self._home, root), config=ingest_slice(recipe, dataset="benchmark"))
@@ -96,12 +97,15 @@ class Source:
         return {"accuracy": judged.accuracy, **seconds}
 
 
-def take_some(root: Path, folder: Path) -> Path:
-    """Links the images of each class; of a set that has a folder `train` the first ones of that: a large set takes minutes."""
+def take_some(root: Path, folder: Path, *, per_class: int | None = None) -> Path:
+    """Links the first `per_class` images of each class; None: all, or 500 of a set with a folder `train`, from there.
+
+    A large set takes minutes.
+    """
     out, train = folder / "some", root / "train"
     for kind in sorted(path for path in (train if train.is_dir() else root).iterdir() if path.is_dir()):
         (out / kind.name).mkdir(parents=True)
-        for image in sorted(kind.iterdir())[: PER_CLASS if train.is_dir() else None]:
+        for image in sorted(kind.iterdir())[: per_class or (PER_CLASS if train.is_dir() else None)]:
             (out / kind.name / image.name).symlink_to(image.resolve())
     return out
 
@@ -114,6 +118,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="NAME=FOLDER_OR_TAR:SIZE")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--per-class", type=int, help="images of each class, of all splits together")
+    parser.add_argument("--train", type=float, default=0.6, help="share of the training split; a third as much for validation")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated names")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -123,7 +129,12 @@ def main() -> None:
         place, _, size = rest.rpartition(":")
         with tempfile.TemporaryDirectory() as folder:
             root = Path(place) if Path(place).is_dir() else unpack_classes(Path(place), Path(folder, "unpacked"))
-            prepared = Source(Path(folder), take_some(root, Path(folder)), image_size=int(size))
+            prepared = Source(
+                Path(folder),
+                take_some(root, Path(folder), per_class=arguments.per_class),
+                image_size=int(size),
+                train=arguments.train,
+            )
             for variant in arguments.variants.split(","):
                 runs = [prepared.run(VARIANTS[variant], seed=seed) for seed in range(1, arguments.seeds + 1)]
                 for figure in runs[0]:

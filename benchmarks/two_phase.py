@@ -5,7 +5,11 @@ as folders, without every hundredth training image. These are added then, and im
 Besides, the bound: one forward pass of all images through the backbone. The very first run of imagemill by a user makes the
 tables of Prefect's database, which takes seconds more: run one before, as on any machine that is used.
 
+With `--as-avx2` a processor with AVX-512 works as one without: TensorFlow's matrix products, oneDNN, NumPy and OpenCV are
+kept to AVX2, and the usual recipe goes without oneDNN, which TensorFlow leaves off on such processors by itself.
+
     python -m benchmarks.two_phase ../shared/data/cats-dogs.tar --json benchmarks/results/two_phase.json
+    python -m benchmarks.two_phase ../shared/data/cifar10.tar.gz --size 96 --only ours --set model.backbone=EfficientNetLite0
 """
 
 from __future__ import annotations
@@ -26,12 +30,18 @@ from benchmarks.results import write_results
 from benchmarks.source import unpack_classes
 
 COMMAND = Path(sys.executable).with_name("imagemill")
+# What the libraries ask for. oneDNN's products are TensorFlow's own too, with oneDNN's layers or without.
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENCV_CPU_DISABLE": "AVX512-SKX",
+}
 
 
 def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     """Unpacks class folders and links their images into train/ and validation/ by the split that imagemill draws.
 
-    Every hundredth training image goes to a folder `later` beside the split.
+    Every hundredth training image goes to a folder `later` beside the split. Of a set with a folder `train` that is taken.
     """
     from pipelines.config import Recipe, SplitConfig
     from pipelines.slices import ingest_slice
@@ -41,6 +51,7 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     from pipelines.store.index import read_index
 
     root = unpack_classes(archive, folder / "unpacked")
+    root = root / "train" if (root / "train").is_dir() else root
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0, seed=seed))
     home = folder / "home of the split"
     index = ingest(home, root, scan_source(home, root), config=ingest_slice(recipe, dataset="benchmark"))
@@ -119,12 +130,13 @@ def ask_bound(*, images: int, size: int) -> float:
     return float(done.stdout.splitlines()[-1])
 
 
-def run_usual(split: Path, folder: Path, *, size: int, seed: int) -> dict[str, float]:
+def run_usual(split: Path, folder: Path, *, size: int, seed: int, as_avx2: bool) -> dict[str, float]:
     """One run of the usual recipe."""
     result = folder / "usual.json"
     command = [sys.executable, "-m", "benchmarks.usual_recipe", split / "train", split / "validation"]
     command += ["--size", str(size), "--seed", str(seed), "--json", result]
-    subprocess.run([str(part) for part in command], check=True)
+    own = {"TF_ENABLE_ONEDNN_OPTS": "0"} if as_avx2 else {}
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **own})
     figures: dict[str, float] = json.loads(result.read_text())["figures"]
     return figures
 
@@ -137,12 +149,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="of both, interleaved; medians are given")
     parser.add_argument("--only", choices=["ours", "usual"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe value for ours")
+    parser.add_argument("--as-avx2", action="store_true", help="as on a processor without AVX-512")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--bound", type=int, metavar="IMAGES", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bound:
         print(measure_bound(images=arguments.bound, size=arguments.size))
         return
+    if arguments.as_avx2:
+        os.environ |= AVX2
     runs: list[dict[str, float]] = []
     for repeat in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +171,7 @@ def main() -> None:
                 figures |= {"seconds_bound": bound, "total_over_bound": figures["seconds_ours"] / bound}
                 figures |= {"phase_1_over_bound": phase_1 / bound}
             if arguments.only != "ours":
-                figures |= run_usual(split, Path(folder), **options)
+                figures |= run_usual(split, Path(folder), **options, as_avx2=arguments.as_avx2)
             if arguments.only is None:
                 figures["end_to_end_ratio"] = figures["seconds_usual"] / figures["seconds_ours"]
             runs.append(figures)

@@ -183,7 +183,8 @@ def _train(
         import_ahead()
     head = None
     if start is not None and settings.epochs:
-        head = warm_start_task(place, prepared=prepared, champion=start, config=training, settings=settings)
+        champion = {"champion": start, "activations": embedded.activations, "replay": recipe.retrain.replay}
+        head = warm_start_task(place, prepared=prepared, config=training, settings=settings, **champion)
     started_from = start if head is not None else None
     if started_from is not None:
         settings = settings.model_copy(update={"epochs": recipe.retrain.epochs})

@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pipelines.config import FineTuneConfig
-from pipelines.contracts import PreparedImages, TrainedModel
+from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.slices import TrainingConfig
 from tasks.policies import Place, was_lost
 from tasks.progress import current_listener
@@ -24,10 +24,17 @@ from tasks.worker import run_stage
     retry_condition_fn=was_lost,
 )
 def warm_start_task(
-    place: Place, prepared: PreparedImages, champion: Path, config: TrainingConfig, settings: FineTuneConfig
+    place: Place,
+    prepared: PreparedImages,
+    champion: Path,
+    activations: StoredActivations | None,
+    config: TrainingConfig,
+    settings: FineTuneConfig,
+    replay: int | None,
 ) -> TrainedModel | None:
     """Takes the champion's weights, or says why it does not and returns None."""
-    read = {"prepared": prepared, "champion": champion, "config": config, "fine_tune": settings}
+    read = {"prepared": prepared, "champion": champion, "activations": activations}
+    read |= {"config": config, "fine_tune": settings, "replay": replay}
     started: TrainedModel | str = run_stage("warm_start", home=place.home, **read)
     if isinstance(started, TrainedModel):
         return started

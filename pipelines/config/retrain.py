@@ -22,3 +22,10 @@ class RetrainConfig(Section):
     epochs: int = Field(
         3, ge=1, le=10_000, description="of `fine_tune` after a warm start, in place of its own: about half of its default"
     )
+    replay: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="of the training images that the champion has learned, so many are shown with each new one after a warm"
+        " start, so that a retraining costs what is new; unset: all are shown (replay, or rehearsal: Robins, 1995)",
+    )

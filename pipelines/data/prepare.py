@@ -166,13 +166,15 @@ def store_folder(*, image_size: int, resize: Literal["stretch", "crop"], layout:
     return Path("images", f"{kind}-v{DECODE_VERSION}")
 
 
-def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Examples, RowReader]:
-    """The examples of one split, and a reader of their pixels by example number.
+def read_examples(
+    home: Path, prepared: PreparedImages, split: str, *, only: Sequence[str] | None = None
+) -> tuple[Examples, RowReader]:
+    """The examples of one split, as `read_split`, and a reader of their pixels by example number.
 
     Raises:
         RunError: an image is not in the shards that it was prepared in.
     """
-    examples = read_split(home, prepared, split)
+    examples = read_split(home, prepared, split, only=only)
     folder = home / prepared.store
     store = image_store(home, folder, image_size=prepared.image_size, layout=prepared.layout)
     places = store.locate(examples.table["sha256"], shards=prepared.shards)
@@ -182,9 +184,11 @@ def read_examples(home: Path, prepared: PreparedImages, split: str) -> tuple[Exa
     return examples, reader
 
 
-def read_split(home: Path, prepared: PreparedImages, split: str) -> Examples:
-    """The examples of one split, without their pixels."""
+def read_split(home: Path, prepared: PreparedImages, split: str, *, only: Sequence[str] | None = None) -> Examples:
+    """The examples of one split, without their pixels; where `only` is given, those whose files have these SHA-256."""
     table = pq.read_table(artifact_path(home, prepared.artifact) / "examples.parquet", filters=[("split", "==", split)])
+    if only is not None:
+        table = table.filter(pc.is_in(table["sha256"], pa.array(only, pa.string())))
     labels = table["label"].to_numpy().astype(np.int64)
     served = np.asarray(table["served"].to_numpy(), np.bool_)
     return Examples(table.select(["path", "sha256"]), labels, served)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines.data.batches import EVALUATION_BATCH_SIZE, build_plain_dataset, own_errors
 from pipelines.models.folding import fold_normalization
 from pipelines.signals import put_off_signals
+from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
 
 
@@ -39,12 +40,12 @@ def write_predictions(
     pq.write_table(pa.table(arrays), path)
 
 
-def predict_probabilities(model: Any, reader: RowReader, *, report: Callable[[int], None] = lambda _: None) -> Any:
+def predict_probabilities(model: Any, reader: RowReader | ViewReader, *, report: Callable[[int], None] = lambda _: None) -> Any:
     """Class probabilities float32 [n, classes] of all images of a reader, by a model that gives probabilities.
 
     Args:
-        model: takes float32 [B, S, S, 3] in 0 to 255.
-        reader: of the pixels.
+        model: takes float32 [B, S, S, 3] in 0 to 255, or the activations that are read.
+        reader: of the pixels, or of activations of plain images.
         report: called with the number of images done.
 
     Raises:

@@ -5,7 +5,7 @@ A from-scratch model has the second phase alone, in which all of it learns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from pipelines.training.loop import BestWeights, PhaseData, PhaseRun
 from pipelines.training.objective import balanced_class_weights
 from pipelines.training.precision import layers_in
 from pipelines.training.replicas import mirrored_on
-from pipelines.training.state import load_weights, save_trained
+from pipelines.training.state import load_weights, read_shown, save_trained
 from pipelines.training.trainer import Learner
 
 
@@ -100,10 +100,10 @@ def fine_tune(
     """
     with mirrored_on(config.devices):
         model = _build(prepared, config, weights_follow=head_model is not None)
-        best, earlier_epochs = BestWeights(), []
+        best, earlier_epochs, shown = BestWeights(), [], None
         if head_model is not None:
             load_weights(home, head_model, model)
-            earlier_epochs = read_history(home, head_model)
+            earlier_epochs, shown = read_history(home, head_model), read_shown(home, head_model)
             best = BestWeights(
                 phase=head_model.phase,
                 epoch=head_model.epoch,
@@ -115,7 +115,7 @@ def fine_tune(
             return save_trained(home, "fine_tune", model, best=best, epochs=earlier_epochs)
         set_trainable_top(model, layers=fine_tune.layers)
         first_epoch = len(earlier_epochs)
-        data = _phase_data(home, prepared, config, activations, fine_tune, first_epoch=first_epoch)
+        data = _phase_data(home, prepared, config, activations, fine_tune, first_epoch=first_epoch, shown=shown)
         learner = build_learner(model, config, activations, first_epoch)
         run = PhaseRun(
             learner, model, data, name="fine_tune", settings=fine_tune, best=best, checkpoints=checkpoints, report=report
@@ -172,9 +172,10 @@ def _phase_data(
     settings: PhaseConfig,
     *,
     first_epoch: int,
+    shown: Sequence[str] | None = None,
 ) -> PhaseData:
     """What a phase trains on; `first_epoch` numbers its epochs over both, so that no order and no augmentation comes twice."""
-    train, validation = (read_split(home, prepared, split) for split in ("train", "validation"))
+    train, validation = read_split(home, prepared, "train", only=shown), read_split(home, prepared, "validation")
     if config.batch_size > len(train):
         raise InputError(
             f"`batch_size` must not be larger than the training split of {len(train)} images;"
@@ -195,7 +196,7 @@ def _phase_data(
         build = partial(build_view_dataset, ViewReader(home, stored, train.table["sha256"], views=len(stored.views)))
     else:
         judged = read_examples(home, prepared, "validation")[1]
-        build = partial(build_train_dataset, read_examples(home, prepared, "train")[1], **images)
+        build = partial(build_train_dataset, read_examples(home, prepared, "train", only=shown)[1], **images)
 
     def batches(step: int) -> Any:
         return build(labels=train.labels, start_step=first_epoch * steps + step, **order)

@@ -14,18 +14,38 @@ from pipelines.errors import RunError
 from pipelines.models.assemble import backbone_of
 from pipelines.models.kept import take_classifier
 from pipelines.models.weights_file import mend_normalization
-from pipelines.store.artifacts import artifact_path, disk_errors, publish, scratch_folder
+from pipelines.store.artifacts import artifact_path, disk_errors, publish, read_json, scratch_folder, write_json
 from pipelines.training.history import write_history
 from pipelines.training.loop import BestWeights
 
 WEIGHTS = "weights.npz"
+SHOWN = "shown.json"  # digests of files
 
 
-def save_trained(home: Path, stage: str, model: Any, *, best: BestWeights, epochs: Sequence[dict[str, Any]]) -> TrainedModel:
-    """Publishes the weights that are in the model, which are the best ones, with the history of all epochs."""
+def save_trained(
+    home: Path,
+    stage: str,
+    model: Any,
+    *,
+    best: BestWeights,
+    epochs: Sequence[dict[str, Any]],
+    shown: Sequence[str] | None = None,
+) -> TrainedModel:
+    """Publishes the weights that are in the model, which are the best ones, with the history of all epochs.
+
+    Args:
+        home: of the artifacts.
+        stage: that made it.
+        model: whose weights to keep.
+        best: the figures of these weights.
+        epochs: rows of the history.
+        shown: SHA-256 of the training images that the next phase is to show; None for all.
+    """
     with scratch_folder(home) as folder:
         with disk_errors(home):
             np.savez(folder / WEIGHTS, *[np.asarray(variable) for variable in model.weights])
+        if shown is not None:
+            write_json(folder / SHOWN, sorted(shown))
         write_history(folder, epochs)
         artifact = publish(home, stage, folder)
     return TrainedModel(
@@ -51,6 +71,13 @@ def load_weights(home: Path, trained: TrainedModel, model: Any) -> None:
             raise RunError(f"the weights of {trained.artifact.path} are not those of this architecture; remove that folder")
         model.set_weights(weights)
         mend_normalization(backbone_of(model))
+
+
+def read_shown(home: Path, trained: TrainedModel) -> list[str] | None:
+    """SHA-256 of the training images that the phase after this model shows; None for all."""
+    path = artifact_path(home, trained.artifact) / SHOWN
+    shown: list[str] | None = read_json(path) if path.exists() else None
+    return shown
 
 
 def rebuild(home: Path, prepared: PreparedImages, trained: TrainedModel, *, model: ModelConfig) -> Any:

@@ -51,7 +51,7 @@ def start_warm_by(worker: Losing) -> TrainedModel | None:
     @flow(persist_result=False)
     def warmly() -> TrainedModel | None:
         place = Place(Path("/home"), Path("/source"))
-        inputs = {"config": training_slice(recipe), "settings": recipe.fine_tune}
+        inputs = {"activations": None, "config": training_slice(recipe), "settings": recipe.fine_tune, "replay": None}
         return warm_start_task(place, prepared=prepared, champion=Path("/champion"), **inputs)
 
     with use_worker(worker):
