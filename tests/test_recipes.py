@@ -27,6 +27,14 @@ def test_overrides_win_over_the_file_and_the_last_one_holds(tmp_path: Path) -> N
     assert (recipe.head.epochs, recipe.head.learning_rate, recipe.split.test) == (6, 0.01, 0)
 
 
+def test_off_needs_no_quotes_though_yaml_reads_a_boolean(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("cache: {mode: off}\n")
+    assert load_recipe(path, []).cache.mode == load_recipe(None, ["cache.mode=off"]).cache.mode == "off"
+    with pytest.raises(InputError, match=r"`cache.mode`: .* received True"):
+        load_recipe(None, ["cache.mode=on"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

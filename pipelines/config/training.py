@@ -24,6 +24,11 @@ class CacheConfig(Section):
     dtype: Literal["float16", "float32"] = "float16"
     budget_gib: float = Field(20.0, gt=0, description="of disk that `auto` may take for the activations of a run's images")
 
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads an unquoted off as false
+
 
 class ResourcesConfig(Section):
     """What a run may use of the machine."""
