@@ -125,6 +125,9 @@ class Embedded(Descriptor):
     activations: StoredActivations | None
 
 
+CHAMPION = "champion"  # the phase of weights that a warm start began with
+
+
 class TrainedModel(Descriptor):
     """The best weights so far, over all phases that have run, with the history that led to them.
 

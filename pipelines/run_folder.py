@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipelines.config import Recipe
-from pipelines.contracts import Evaluation, ExportedModel, ImageIndex, TrainedModel
+from pipelines.contracts import CHAMPION, Evaluation, ExportedModel, ImageIndex, TrainedModel
 from pipelines.errors import InputError
 from pipelines.store.artifacts import artifact_path, folder_in_place, write_json
 from pipelines.store.index import read_index, write_index
@@ -24,9 +24,10 @@ CONFIG, INDEX, HISTORY, TIMINGS = "config.yaml", "index.parquet", "history.parqu
 MODEL = "model.keras"
 GATE = "gate.json"  # written after the others, where a champion may be replaced
 SEEN = "seen.parquet"  # rows of the indices of those runs whose weights this one began with, see `read_seen`
+LEARNED = "learned.parquet"  # what the weights learned, where not simply the training images; see `read_learned`
 EVALUATION_FILES = ("metrics.json", "predictions.parquet", "confusion_matrix.png")
 # The first of them is the sign by which earlier results are known.
-RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, MODEL, "manifest.json", "export", GATE, SEEN)
+RUN_FILES = (TIMINGS, CONFIG, INDEX, HISTORY, *EVALUATION_FILES, MODEL, "manifest.json", "export", GATE, SEEN, LEARNED)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,20 @@ def read_seen(folder: Path) -> list[dict[str, Any]]:
     return own + [row for row in read_index(folder / SEEN) if row["sha256"] not in known]
 
 
+def read_learned(folder: Path) -> pa.Table:
+    """What the weights of a run learned: columns `sha256` and `label` of training images, those of the runs it began with too.
+
+    Its own training images are among them only if phase 2 found better weights than those that it began with.
+
+    Raises:
+        OSError: no index.
+        ValueError: one that can't be read.
+    """
+    if (folder / LEARNED).exists():
+        return pq.read_table(folder / LEARNED)
+    return pq.read_table(folder / INDEX, columns=["sha256", "label"], filters=[("split", "==", "train")])
+
+
 def _fill(home: Path, folder: Path, results: RunResults) -> None:
     recipe = yaml.safe_dump(results.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (folder / CONFIG).write_text(recipe, encoding="utf-8")
@@ -123,3 +138,7 @@ def _fill(home: Path, folder: Path, results: RunResults) -> None:
     write_json(folder / TIMINGS, results.timings)
     if results.started_from is not None:
         write_index(folder / SEEN, read_seen(results.started_from))
+        learned = [read_learned(results.started_from)]
+        if results.trained.phase != CHAMPION:
+            learned.append(read_learned(folder))
+        pq.write_table(pa.concat_tables(learned), folder / LEARNED)

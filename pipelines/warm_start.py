@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config import FineTuneConfig
-from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
+from pipelines.contracts import CHAMPION, PreparedImages, StoredActivations, TrainedModel
 from pipelines.data.prepare import Examples, read_examples, read_split
 from pipelines.errors import InputError, one_line
 from pipelines.evaluation.metrics import compute_metrics
@@ -20,7 +20,7 @@ from pipelines.models.assemble import backbone_of, build_classifier, set_trainab
 from pipelines.models.freeze_line import SplitModel, split_at_freeze_line, weights_digest
 from pipelines.models.weights_file import mend_normalization
 from pipelines.progress import Progress, Report, ignore_progress
-from pipelines.run_folder import INDEX, read_seen
+from pipelines.run_folder import INDEX, read_learned
 from pipelines.slices import TrainingConfig
 from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
@@ -103,7 +103,7 @@ def _judge(
 
     probabilities = predict_probabilities(with_probabilities(model), reader, report=count)
     figures = compute_metrics(examples.labels, probabilities, classes=prepared.classes, split="validation")
-    return BestWeights(phase="champion", val_accuracy=figures["accuracy"], val_loss=figures["loss"])
+    return BestWeights(phase=CHAMPION, val_accuracy=figures["accuracy"], val_loss=figures["loss"])
 
 
 def choose_shown(new: NDArray[np.bool_], *, replay: int, at_least: int, seed: int) -> NDArray[np.int64] | None:
@@ -133,7 +133,7 @@ def _draw_shown(
 ) -> tuple[list[str] | None, str]:
     """Digests of the training images that phase 2 shows, None for all, and a line that says how many. A new label is new."""
     try:
-        learned = {(row["sha256"], row["label"]) for row in read_seen(champion) if row["split"] == "train"}
+        learned = set(zip(*(column.to_pylist() for column in read_learned(champion).columns), strict=True))
     except (OSError, ValueError) as error:
         raise InputError(
             f"a champion's run folder must hold {INDEX}; that of {str(champion)!r} can't be read ({one_line(error)})"
@@ -145,7 +145,9 @@ def _draw_shown(
     line = f"{new.sum():,} new training images: "
     if chosen is None:
         return None, line + f"all {len(train):,} are shown"
-    return [digests[number] for number in chosen], line + f"{len(chosen):,} of {len(train):,} are shown (`retrain.replay`)"
+    shown = {digests[number] for number in chosen}
+    count = sum(digest in shown for digest in digests)  # with a drawn image come its copies
+    return sorted(shown), line + f"{count:,} of {len(train):,} are shown (`retrain.replay`)"
 
 
 def _frozen_digest(split: SplitModel | None) -> str | None:

@@ -202,8 +202,8 @@ def _phase_data(
         return build(labels=train.labels, start_step=first_epoch * steps + step, **order)
 
     def describe_batch(step: int) -> list[dict[str, Any]]:
-        shown, mixed_with = examples_of_step(first_epoch * steps + step, train.labels, **order, **images)
-        described: list[dict[str, Any]] = train.table.take(shown).to_pylist()
+        examples, mixed_with = examples_of_step(first_epoch * steps + step, train.labels, **order, **images)
+        described: list[dict[str, Any]] = train.table.take(examples).to_pylist()
         if mixed_with is not None:
             for image, partner in zip(described, train.table.take(mixed_with).to_pylist(), strict=True):
                 image["mixed_with"] = partner

@@ -19,12 +19,15 @@ from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.data.prepare import prepare, read_split
 from pipelines.inference import load_finished
 from pipelines.progress import Progress
+from pipelines.run_folder import read_learned
 from pipelines.slices import TrainingConfig, embed_slice, ingest_slice, training_slice
 from pipelines.sources.ingest import ingest
 from pipelines.sources.scan import scan_source
 from pipelines.store.artifacts import write_json
 from pipelines.store.index import read_index, write_index
 from pipelines.training.embed import embed
+from pipelines.training.history import read_history
+from pipelines.training.loop import BestWeights
 from pipelines.training.phases import fine_tune
 from pipelines.training.state import read_shown, rebuild
 from pipelines.warm_start import choose_shown, start_warm
@@ -93,14 +96,21 @@ def test_it_is_the_champion_with_its_figures_on_the_current_images(champion: Cha
     assert champion.start() == started  # so that the stages after it are hits
 
 
-def test_its_figures_are_those_of_the_activations_that_phase_2_is_judged_on(champion: Champion) -> None:
-    embedded = embed(champion.home, champion.prepared, config=embed_slice(RECIPE))
-    by_pixels, by_activations = champion.start(), champion.start(embedded.activations)
-    assert isinstance(by_pixels, TrainedModel)
-    assert isinstance(by_activations, TrainedModel)
-    assert by_activations.val_loss != by_pixels.val_loss  # float16
-    assert by_activations.val_loss == pytest.approx(by_pixels.val_loss, rel=1e-2)
-    assert by_activations.artifact.digest == by_pixels.artifact.digest
+def test_its_figures_are_those_that_phase_2_would_find_of_the_same_weights(champion: Champion) -> None:
+    still = RECIPE.fine_tune.model_copy(update={"learning_rate": 1e-30})
+    losses = {}
+    for name, activations in (
+        ("pixels", None),
+        ("activations", embed(champion.home, champion.prepared, config=embed_slice(RECIPE)).activations),
+    ):
+        started = champion.start(activations)
+        assert isinstance(started, TrainedModel)
+        losses[name] = started.val_loss
+        trained = fine_tune(champion.home, champion.prepared, started, activations, config=champion.config, fine_tune=still)
+        (row,) = read_history(champion.home, trained)
+        assert row["val_loss"] == pytest.approx(started.val_loss, rel=1e-5)
+        assert row["val_accuracy"] == pytest.approx(started.val_accuracy)
+    assert losses["pixels"] != losses["activations"]  # float16
 
 
 def test_phase_2_shows_what_is_new_to_the_champion_and_so_many_images_that_it_knows(champion: Champion) -> None:
@@ -117,9 +127,8 @@ def test_phase_2_shows_what_is_new_to_the_champion_and_so_many_images_that_it_kn
     for activations in (None, embed(champion.home, champion.prepared, config=embed_slice(RECIPE)).activations):
         heard.clear()
         inputs = {"config": champion.config, "fine_tune": settings, "report": heard.append}
-        trained = fine_tune(champion.home, champion.prepared, started, activations, **inputs)
+        fine_tune(champion.home, champion.prepared, started, activations, **inputs)
         assert {progress.total for progress in heard} == {2 * 9}
-        assert read_shown(champion.home, trained) is None
 
 
 def test_an_image_with_another_label_is_new(champion: Champion) -> None:
@@ -193,7 +202,7 @@ def test_with_replay_a_run_says_how_much_is_new_and_shows_no_more_than_asked(cop
     for number in range(12):
         write_photo(copied.source / "dog" / f"new {number}.jpg", seed=9_000 + number)
     with listening(Milestones()):
-        folder = copied.run(start=warm[1], retrain={"epochs": 1, "replay": 1})
+        folder = copied.run(start=warm[1], retrain={"warm_start": True, "epochs": 1, "replay": 1})
     before, now = (
         {row["sha256"] for row in read_index(run / "index.parquet") if row["split"] == "train"} for run in (warm[1], folder)
     )
@@ -202,6 +211,20 @@ def test_with_replay_a_run_says_how_much_is_new_and_shows_no_more_than_asked(cop
     (line,) = (progress.detail for stage, progress in heard if stage == "warm_start")
     assert line == f"{new} new training images: {2 * new} of {len(now)} are shown (`retrain.replay`)"
     assert [progress.total for stage, progress in heard if stage == "fine_tune"] == [2 * new]
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_only_what_the_weights_learned_is_known_to_the_next_retraining(
+    copied: Runs, warm: tuple[Runs, Path], monkeypatch: pytest.MonkeyPatch, better: bool
+) -> None:
+    monkeypatch.setattr(BestWeights, "is_beaten_by", lambda *_, **__: better)
+    for number in range(12):
+        write_photo(copied.source / "dog" / f"new {number}.jpg", seed=9_000 + number)
+    folder = copied.run(start=warm[1], retrain={"epochs": 1})
+    before, learned = (set(read_learned(run)["sha256"].to_pylist()) for run in (warm[1], folder))
+    now = {row["sha256"] for row in read_index(folder / "index.parquet") if row["split"] == "train"}
+    assert before < now
+    assert learned == (now if better else before)
 
 
 def test_a_champion_that_does_not_fit_is_left_aside_which_is_said(
