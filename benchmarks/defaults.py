@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import write_results
-from benchmarks.source import unpack_classes
+from benchmarks.source import parse_set, prepare_images, take_some
 
-PER_CLASS = 500
 # Those that embed alike stand together: one after another finds what is stored.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
@@ -48,17 +47,11 @@ class Source:
 
     def __init__(self, folder: Path, root: Path, *, image_size: int, train: float) -> None:
         from pipelines.config import Recipe
-        from pipelines.data.prepare import prepare
-        from pipelines.slices import ingest_slice
-        from pipelines.sources.ingest import ingest
-        from pipelines.sources.scan import scan_source
 
         split = {"train": train, "validation": train / 3, "test": 1 - train * 4 / 3}
         self._base = {"image_size": image_size, "split": split}
-        recipe = Recipe.model_validate(self._base)
         self._home = folder / "home"
-        index = ingest(self._home, root, scan_source(self._home, root), config=ingest_slice(recipe, dataset="benchmark"))
-        self._prepared = prepare(self._home, root, index, image_size=image_size, resize=recipe.resize, store=recipe.store)
+        _, self._prepared = prepare_images(self._home, root, Recipe.model_validate(self._base))
         self._stored: Any = None  # what the activations that are there follow from
         self._embed_seconds = 0.0
 
@@ -97,19 +90,6 @@ class Source:
         return {"accuracy": judged.accuracy, **seconds}
 
 
-def take_some(root: Path, folder: Path, *, per_class: int | None = None) -> Path:
-    """Links the first `per_class` images of each class; None: all, or 500 of a set with a folder `train`, from there.
-
-    A large set takes minutes.
-    """
-    out, train = folder / "some", root / "train"
-    for kind in sorted(path for path in (train if train.is_dir() else root).iterdir() if path.is_dir()):
-        (out / kind.name).mkdir(parents=True)
-        for image in sorted(kind.iterdir())[: per_class or (PER_CLASS if train.is_dir() else None)]:
-            (out / kind.name / image.name).symlink_to(image.resolve())
-    return out
-
-
 def main() -> None:
     import flows  # noqa: F401 (it says which of TensorFlow's kernels are used)
     from pipelines.allocator import keep_freed_memory
@@ -125,16 +105,10 @@ def main() -> None:
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
     for source in arguments.sources:
-        name, _, rest = source.partition("=")
-        place, _, size = rest.rpartition(":")
+        name, place, size = parse_set(source)
         with tempfile.TemporaryDirectory() as folder:
-            root = Path(place) if Path(place).is_dir() else unpack_classes(Path(place), Path(folder, "unpacked"))
-            prepared = Source(
-                Path(folder),
-                take_some(root, Path(folder), per_class=arguments.per_class),
-                image_size=int(size),
-                train=arguments.train,
-            )
+            root = take_some(place, Path(folder), per_class=arguments.per_class)
+            prepared = Source(Path(folder), root, image_size=size, train=arguments.train)
             for variant in arguments.variants.split(","):
                 runs = [prepared.run(VARIANTS[variant], seed=seed) for seed in range(1, arguments.seeds + 1)]
                 for figure in runs[0]:

@@ -142,8 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory() as scratch:
-        is_folder = arguments.photos.is_dir()
-        folder = arguments.photos.resolve() if is_folder else unpack_classes(arguments.photos, Path(scratch, "photos"))
+        folder = unpack_classes(arguments.photos, Path(scratch, "photos")).resolve()
         home = Path(scratch, "home")
         home.mkdir()
         settings = Settings(folder=str(folder), home=str(home), size=arguments.size, batch=arguments.batch)

@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.defaults import take_some
 from benchmarks.results import write_results
-from benchmarks.source import unpack_classes
+from benchmarks.source import parse_set, prepare_images, take_some
 
 LATER = 10  # every so many images of a class come later
 VARIANTS: Mapping[str, Mapping[str, Any] | None] = {
@@ -54,21 +53,28 @@ class Champion:
 
     def retrain(self, settings: Mapping[str, Any] | None) -> dict[str, float]:
         """Accuracy on the test images and CPU seconds: afresh where `settings` is None, else a warm start with these."""
-        from pipelines.training.phases import fine_tune, train_head
-        from pipelines.warm_start import start_warm
-
-        recipe, inputs = self._recipe, (self._home, self._prepared)
         started = time.process_time()
-        if settings is None:
-            phase_2 = recipe.fine_tune
-            begun: Any = train_head(*inputs, self._embedded.features, config=self._config, head=recipe.head)
-        else:
-            phase_2 = recipe.fine_tune.model_copy(update={"epochs": recipe.retrain.epochs})
-            warm = {"config": self._config, "fine_tune": phase_2, **settings}
-            begun = start_warm(*inputs, self._folder, self._embedded.activations, **warm)
-        trained = fine_tune(*inputs, begun, self._embedded.activations, config=self._config, fine_tune=phase_2)
+        trained = self._train_afresh() if settings is None else self._train_on(settings)
         seconds = time.process_time() - started
         return {"accuracy": self._judge(trained), "cpu_seconds": seconds}
+
+    def _train_afresh(self) -> Any:
+        from pipelines.training.phases import fine_tune, train_head
+
+        recipe, inputs = self._recipe, (self._home, self._prepared)
+        head = train_head(*inputs, self._embedded.features, config=self._config, head=recipe.head)
+        return fine_tune(*inputs, head, self._embedded.activations, config=self._config, fine_tune=recipe.fine_tune)
+
+    def _train_on(self, settings: Mapping[str, Any]) -> Any:
+        from pipelines.training.phases import fine_tune
+        from pipelines.warm_start import start_warm
+
+        inputs, activations = (self._home, self._prepared), self._embedded.activations
+        phase_2 = self._recipe.fine_tune.model_copy(update={"epochs": self._recipe.retrain.epochs})
+        both = {"config": self._config, "fine_tune": phase_2}
+        begun = start_warm(*inputs, self._folder, activations, **both, **settings)
+        assert not isinstance(begun, str), begun
+        return fine_tune(*inputs, begun, activations, **both)
 
     def _judge(self, trained: Any) -> float:
         from pipelines.evaluation.evaluate import evaluate
@@ -84,18 +90,12 @@ class Champion:
 
     def _read(self) -> None:
         """Prepares and embeds what is there."""
-        from pipelines.data.prepare import prepare
-        from pipelines.slices import embed_slice, ingest_slice, training_slice
-        from pipelines.sources.ingest import ingest
-        from pipelines.sources.scan import scan_source
+        from pipelines.slices import embed_slice, training_slice
         from pipelines.training.embed import embed
 
-        recipe, home, source = self._recipe, self._home, self._source
-        self._index = ingest(home, source, scan_source(home, source), config=ingest_slice(recipe, dataset="benchmark"))
-        shape = {"image_size": recipe.image_size, "resize": recipe.resize, "store": recipe.store}
-        self._prepared = prepare(home, source, self._index, **shape)
-        self._embedded = embed(home, self._prepared, config=embed_slice(recipe))
-        self._config = training_slice(recipe)
+        self._index, self._prepared = prepare_images(self._home, self._source, self._recipe)
+        self._embedded = embed(self._home, self._prepared, config=embed_slice(self._recipe))
+        self._config = training_slice(self._recipe)
 
     def _finish(self) -> Any:
         """Trains on what is there, and leaves a run folder."""
@@ -103,12 +103,9 @@ class Champion:
 
         from pipelines.export.export import export
         from pipelines.store.artifacts import artifact_path
-        from pipelines.training.phases import fine_tune, train_head
 
         self._read()
-        recipe, inputs = self._recipe, (self._home, self._prepared)
-        head = train_head(*inputs, self._embedded.features, config=self._config, head=recipe.head)
-        trained = fine_tune(*inputs, head, self._embedded.activations, config=self._config, fine_tune=recipe.fine_tune)
+        recipe, trained = self._recipe, self._train_afresh()
         exported = export(self._home, self._source, self._prepared, trained, split="test", model=recipe.model)
         shutil.copytree(artifact_path(self._home, exported.artifact), self._folder)
         shutil.copy(artifact_path(self._home, self._index.artifact) / "index.parquet", self._folder)
@@ -128,14 +125,12 @@ def main() -> None:
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
     for source in arguments.sources:
-        name, _, rest = source.partition("=")
-        place, _, size = rest.rpartition(":")
+        name, place, size = parse_set(source)
         runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
         earlier: list[float] = []
         for seed in range(1, arguments.seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
-                root = Path(place) if Path(place).is_dir() else unpack_classes(Path(place), Path(folder, "unpacked"))
-                champion = Champion(Path(folder), take_some(root, Path(folder)), image_size=int(size), seed=seed)
+                champion = Champion(Path(folder), take_some(place, Path(folder)), image_size=size, seed=seed)
                 for variant, settings in VARIANTS.items():
                     runs[variant].append(champion.retrain(settings))
                 earlier.append(champion.accuracy)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import write_results
-from benchmarks.source import unpack_classes
+from benchmarks.source import ingest_images, training_classes, unpack_classes
 
 COMMAND = Path(sys.executable).with_name("imagemill")
 # What the libraries ask for. oneDNN's products are TensorFlow's own too, with oneDNN's layers or without.
@@ -44,17 +44,13 @@ def lay_out(archive: Path, folder: Path, *, seed: int) -> Path:
     Every hundredth training image goes to a folder `later` beside the split. Of a set with a folder `train` that is taken.
     """
     from pipelines.config import Recipe, SplitConfig
-    from pipelines.slices import ingest_slice
-    from pipelines.sources.ingest import ingest
-    from pipelines.sources.scan import scan_source
     from pipelines.store.artifacts import artifact_path
     from pipelines.store.index import read_index
 
-    root = unpack_classes(archive, folder / "unpacked")
-    root = root / "train" if (root / "train").is_dir() else root
+    root = training_classes(unpack_classes(archive, folder / "unpacked"))
     recipe = Recipe(seed=seed, split=SplitConfig(train=0.8, validation=0.2, test=0, seed=seed))
     home = folder / "home of the split"
-    index = ingest(home, root, scan_source(home, root), config=ingest_slice(recipe, dataset="benchmark"))
+    index = ingest_images(home, root, recipe)
     rows = [row for row in read_index(artifact_path(home, index.artifact) / "index.parquet") if row["status"] == "ok"]
     for split in ("train", "validation"):
         for number, row in enumerate(row for row in rows if row["split"] == split):

@@ -25,6 +25,7 @@ from pipelines.slices import TrainingConfig
 from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
 from pipelines.training.loop import BestWeights
+from pipelines.training.phases import suffix_for
 from pipelines.training.state import save_trained
 
 STAGE = "warm_start"
@@ -61,7 +62,7 @@ def start_warm(
 
     Raises:
         InputError: the champion's run folder can't be read.
-        RunError: a row can't be read.
+        RunError: a row can't be read, or the activations are not those of the freeze line.
     """
     finished = load_finished(champion)
     if finished.classes != prepared.classes:
@@ -78,7 +79,7 @@ def start_warm(
     mend_normalization(backbone_of(model))
     if _frozen_digest(split) != frozen:
         return "its layers below `fine_tune.layers` are not those that the recipe keeps frozen"
-    judged = model if activations is None or split is None else split.suffix
+    judged = model if activations is None else suffix_for(split, activations)
     best = _judge(home, prepared, judged, activations, report)
     shown = None
     if replay is not None:
@@ -91,11 +92,11 @@ def _judge(
     home: Path, prepared: PreparedImages, model: Any, activations: StoredActivations | None, report: Report
 ) -> BestWeights:
     """A champion's figures on the validation images, by their activations or by their pixels."""
-    examples = read_split(home, prepared, "validation")
     reader: RowReader | ViewReader
     if activations is None:
-        reader = read_examples(home, prepared, "validation")[1]
+        examples, reader = read_examples(home, prepared, "validation")
     else:
+        examples = read_split(home, prepared, "validation")
         reader = ViewReader(home, activations, examples.table["sha256"], views=1)
 
     def count(done: int) -> None:
@@ -147,7 +148,7 @@ def _draw_shown(
         return None, line + f"all {len(train):,} are shown"
     shown = {digests[number] for number in chosen}
     count = sum(digest in shown for digest in digests)  # with a drawn image come its copies
-    return sorted(shown), line + f"{count:,} of {len(train):,} are shown (`retrain.replay`)"
+    return list(shown), line + f"{count:,} of {len(train):,} are shown (`retrain.replay`)"
 
 
 def _frozen_digest(split: SplitModel | None) -> str | None:

@@ -29,7 +29,7 @@ class RetrainConfig(Section):
         ge=0,
         le=10_000,
         description="of the training images that the champion has learned, so many are shown with each new one after a warm"
-        " start, so that phase 2 costs what is new; unset: all are shown (replay, or rehearsal: Robins, 1995)",
+        " start, so that phase 2 trains on what is new; unset: all are shown (replay, or rehearsal: Robins, 1995)",
     )
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from pipelines.errors import InputError, RunError
 from pipelines.models.assemble import set_trainable_head, set_trainable_top
 from pipelines.models.fast_layers import with_fast_layers
 from pipelines.models.folding import fold_normalization
-from pipelines.models.freeze_line import split_at_freeze_line
+from pipelines.models.freeze_line import SplitModel, split_at_freeze_line
 from pipelines.models.kept import take_classifier
 from pipelines.progress import Report, ignore_progress
 from pipelines.slices import TrainingConfig
@@ -152,9 +152,7 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
     """
     split = split_at_freeze_line(model)
     if stored is not None:
-        if split is None or split.shape != stored.shape:
-            raise RunError(f"{stored.views[0].store} does not hold activations of this freeze line; remove that folder")
-        return Learner(split.suffix)
+        return Learner(suffix_for(split, stored))
     augmentation = None
     if config.augment.where == "model":
         augmentation = augmentation_layers(config.augment, seed=config.seed + len(Stream) * first_epoch)
@@ -162,6 +160,17 @@ def build_learner(model: keras.Model, config: TrainingConfig, stored: StoredActi
     if split is None:
         return Learner(with_fast_layers(model), None, augmentation)
     return Learner(split.suffix, fold_normalization(split.prefix), augmentation)
+
+
+def suffix_for(split: SplitModel | None, stored: StoredActivations) -> keras.Model:
+    """The part above the freeze line, which takes what is stored.
+
+    Raises:
+        RunError: the stored activations are not those of this freeze line.
+    """
+    if split is None or split.shape != stored.shape:
+        raise RunError(f"{stored.views[0].store} does not hold activations of this freeze line; remove that folder")
+    return split.suffix
 
 
 def _phase_data(

@@ -80,6 +80,11 @@ def change_classes(folder: Path) -> None:
     write_json(manifest, {**json.loads(manifest.read_text()), "classes": ["cat", "fox"]})
 
 
+def add_dogs(runs: Runs, count: int) -> None:
+    for number in range(count):
+        write_photo(runs.source / "dog" / f"new {number}.jpg", seed=9_000 + number)
+
+
 def test_it_is_the_champion_with_its_figures_on_the_current_images(champion: Champion) -> None:
     started = champion.start()
     assert isinstance(started, TrainedModel)
@@ -199,8 +204,7 @@ def test_with_replay_a_run_says_how_much_is_new_and_shows_no_more_than_asked(cop
             if progress.milestone:
                 heard.append((stage, progress))
 
-    for number in range(12):
-        write_photo(copied.source / "dog" / f"new {number}.jpg", seed=9_000 + number)
+    add_dogs(copied, 12)
     with listening(Milestones()):
         folder = copied.run(start=warm[1], retrain={"warm_start": True, "epochs": 1, "replay": 1})
     before, now = (
@@ -218,8 +222,7 @@ def test_only_what_the_weights_learned_is_known_to_the_next_retraining(
     copied: Runs, warm: tuple[Runs, Path], monkeypatch: pytest.MonkeyPatch, better: bool
 ) -> None:
     monkeypatch.setattr(BestWeights, "is_beaten_by", lambda *_, **__: better)
-    for number in range(12):
-        write_photo(copied.source / "dog" / f"new {number}.jpg", seed=9_000 + number)
+    add_dogs(copied, 12)
     folder = copied.run(start=warm[1], retrain={"epochs": 1})
     before, learned = (set(read_learned(run)["sha256"].to_pylist()) for run in (warm[1], folder))
     now = {row["sha256"] for row in read_index(folder / "index.parquet") if row["split"] == "train"}
