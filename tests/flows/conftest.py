@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def copied(warm: tuple[Runs, Path], tmp_path: Path) -> Runs:
     shutil.copytree(warm[0].home, runs.home)
     shutil.copytree(warm[0].source, runs.source)
     return runs
+
+
+@pytest.fixture
+def champion(warm: tuple[Runs, Path], tmp_path: Path) -> Iterator[Any]:
+    """A `Champion`: the warm run with its images prepared again."""
+    from tests.flows.champions import Champion
+
+    with small_lite0():
+        yield Champion.copied(*warm, tmp_path)
 
 
 @pytest.fixture(scope="session")
