@@ -1,23 +1,33 @@
-"""How every benchmark says what it measured: on the terminal, and as JSON with the machine and the date."""
+"""How every benchmark says what it measured: on the terminal, and as JSON with the machine, the date and the command."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
+import shlex
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 
 def write_results(figures: Mapping[str, float], path: Path | None) -> None:
-    """Prints the figures, and writes {"machine", "date", "figures"} to `path` where one is given."""
+    """Prints the figures, and writes {"machine", "date", "command", "figures"} to `path` where one is given."""
     for name, value in figures.items():
         print(f"{name:<28} {value:.4g}")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "figures": dict(figures)}
+        date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        content = {"machine": machine(), "date": date, "command": command(), "figures": dict(figures)}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def command() -> str:
+    """The benchmark that runs and its arguments, paths without their folders: these are of one machine alone."""
+    arguments = [re.sub(r"[^\s=:]*/", "", argument) for argument in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 
 def machine() -> str:

@@ -77,15 +77,17 @@ def run_ours(split: Path, home: Path, *, size: int, seed: int, settings: list[st
     shutil.copytree(split.parent / "later", photos, copy_function=os.link, dirs_exist_ok=True)
     warm = ["--set", "retrain.warm_start=true", "--set", "retrain.replay=10"]
     retrain_seconds = time_command([COMMAND, "retrain", *common, *warm])
-    (retrained,) = (home / "home" / "challengers").glob("*/metrics.json")
+    (challenger,) = (home / "home" / "challengers").glob("*")
+    retrained = json.loads((challenger / "timings.json").read_text())
     return {
         "retrain_ratio": seconds / retrain_seconds,
         "seconds_retrain": retrain_seconds,
         "accuracy_ours": metrics["accuracy"],
-        "accuracy_retrained": json.loads(retrained.read_text())["accuracy"],
+        "accuracy_retrained": json.loads((challenger / "metrics.json").read_text())["accuracy"],
         "images": timings["images"],
         "seconds_ours": seconds,
         **{f"seconds_{name}": stage["seconds"] for name, stage in timings["stages"].items()},
+        **{f"seconds_retrain_{name}": stage["seconds"] for name, stage in retrained["stages"].items()},
         "seconds_cached": cached_seconds,
         "seconds_cached_stages": sum(stage["seconds"] for stage in cached["stages"].values()),
     }
