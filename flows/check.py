@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import display_stages, print_bad_files, print_groups, print_where_to_look, printable, say
+from flows.console import display_stages, print_bad_files, print_groups, print_table, print_where_to_look, printable, say
 from flows.request import check_outside, dataset_name
 from pipelines.config import SPLITS, Recipe
 from pipelines.run_folder import INDEX, check_target
@@ -95,4 +95,4 @@ def _print_splits(console: Console, rows: Sequence[Mapping[str, Any]], classes: 
         table.add_column(split, justify="right")
     for name in classes:
         table.add_row(Text(printable(name)), *(str(counts[name, split]) for split in SPLITS))
-    console.print(table)
+    print_table(console, table)

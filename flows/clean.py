@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flows.console import say
+from flows.console import print_table, say
 from flows.request import check_home
 from pipelines.errors import InputError
 from pipelines.registry.clean import clean_registry
@@ -66,7 +66,7 @@ def show_cleaned(leftovers: list[Leftover], *, dry_run: bool, console: Console) 
     for kind in dict.fromkeys(leftover.kind for leftover in leftovers):
         table.add_row(kind, *_figures([leftover for leftover in leftovers if leftover.kind == kind]))
     table.add_row("together", *_figures(leftovers))
-    console.print(table)
+    print_table(console, table)
 
 
 def _figures(leftovers: list[Leftover]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,7 @@ from tasks.progress import Listener, listening
 
 _LONGEST_NAME = 40
 _FEW_IMAGES = 10
+_WIDEST = 10_000  # columns
 
 
 def printable(name: str, *, longest: int = _LONGEST_NAME) -> str:
@@ -29,6 +31,17 @@ def printable(name: str, *, longest: int = _LONGEST_NAME) -> str:
 def say(console: Console, line: str = "") -> None:
     """Prints a line as it is: not wrapped, not coloured, brackets left alone."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table with all that is in it: as wide as that takes in a log, and on a terminal with words below each other.
+
+    A table of rich's own is never wider than 80 columns in a log, and what has no room there is left out, figures too.
+    """
+    widths = Measurement.get(console, console.options.update(max_width=_WIDEST), table)
+    fits = min(max(console.width, widths.minimum), widths.maximum)
+    table.width = fits if console.is_terminal else widths.maximum
+    console.print(table, crop=False, no_wrap=True, overflow="ignore")
 
 
 class LiveDisplay:
@@ -123,7 +136,7 @@ def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     table.add_section()
     for average in ("macro", "weighted"):
         table.add_row(f"{average} average", *_cells(metrics[average]), str(metrics["examples"]))
-    console.print(table)
+    print_table(console, table)
     if few := [name for name, figures in metrics["per_class"].items() if figures["support"] < _FEW_IMAGES]:
         say(console, f"note: {len(few)} classes have fewer than {_FEW_IMAGES} images here, so their figures say little")
     low, high = metrics["accuracy_ci95"]

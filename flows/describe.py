@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import say
+from flows.console import print_table, say
 from flows.request import check_model
 from pipelines.config import BACKBONE_NAMES, Recipe
 from pipelines.errors import InputError
@@ -111,7 +111,7 @@ def _print(console: Console, architecture: Architecture, *, title: str) -> None:
         name, shape = layer.name.rpartition("/")[2], "x".join(map(str, layer.shape))
         counts = [f"{count:,}" if count else "" for count in (layer.parameters, layer.multiply_adds)]
         table.add_row(Text(name), layer.kind, shape, *counts, *_field(layer.field))
-    console.print(table)
+    print_table(console, table)
     counts = [f"{architecture.parameters:,} parameters", f"{architecture.multiply_adds:,} multiply-adds per image"]
     sees = f"before global pooling each place sees {architecture.field.size_px} px"
     say(console, f"{', '.join(counts)}; {sees}, {architecture.field.stride_px} px from the next")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import printable, say
+from flows.console import print_table, printable, say
 from pipelines.errors import InputError, RegistryUnreachableError
 from pipelines.registry.connection import Registry, connected
 from pipelines.registry.fetch import PREFIX, fetch, parse_reference
@@ -155,7 +155,7 @@ def _print_models(models: list[tuple[Model, list[Version]]], console: Console) -
         accuracy = next((version.accuracy for version in versions if version.number == champion), "")
         numbers = ["" if number is None else str(number) for number in (champion, model.aliases.get(CHALLENGER))]
         table.add_row(Text(printable(model.name)), str(len(versions)), numbers[0], accuracy, numbers[1])
-    console.print(table)
+    print_table(console, table)
 
 
 def _print_versions(name: str, versions: list[Version], console: Console) -> None:
@@ -174,7 +174,7 @@ def _print_versions(name: str, versions: list[Version], console: Console) -> Non
             _local_time(version.created),
             Text(verdict),
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def _print_history(moves: list[Move], console: Console) -> None:

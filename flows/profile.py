@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.console import display_stages, say
+from flows.console import display_stages, print_table, say
 from flows.request import check_batch_size, check_model
 from pipelines.bottleneck import Rates, judge
 from pipelines.config import Recipe
@@ -100,7 +100,7 @@ def _print_rates(console: Console, rates: Rates, *, title: str) -> None:
     table.add_column("what")
     for name, what in _PARTS:
         table.add_row(name.replace("fine_tune", "fine-tune").replace("_", " "), _cell(name, getattr(rates, name)), what)
-    console.print(table)
+    print_table(console, table)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -77,6 +77,7 @@ def test_off_needs_no_quotes_though_yaml_reads_a_boolean(tmp_path: Path) -> None
         ("head.layer_decay=.5", "unknown key `head.layer_decay`; did you mean `fine_tune.layer_decay`"),
         ("head.ema=1", "`head.ema`: .* less than 1; received 1"),
         ("resources.precision=float16", "`resources.precision`: .*'auto', 'float32', 'mixed_float16' or 'mixed_bfloat16'"),
+        ("model.blocks.depths=[27]", "`model.blocks.depths.0`: input should be less than or equal to 26"),
         ("retrain.replay=3", "`retrain`: `replay` is of `warm_start: true`: choose that too"),
         ("epochs", "`--set` takes KEY=VALUE"),
         ("seed.x=1", "`seed`"),

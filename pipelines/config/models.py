@@ -33,7 +33,7 @@ BackboneName = Literal[
 BACKBONE_NAMES: tuple[str, ...] = get_args(BackboneName)
 
 Width = Annotated[int, Field(ge=1, le=4096)]
-Depth = Annotated[int, Field(ge=1, le=32)]
+Depth = Annotated[int, Field(ge=1, le=26)]  # layers are called block1a to block1z
 
 
 class BlocksConfig(Section):

@@ -127,7 +127,7 @@ def embed(home: Path, prepared: PreparedImages, *, config: EmbedConfig, report: 
         for name, store in own.items():
             for shard in store.remove_damaged():
                 say(f"shard {shard} of the activation store ({name}) is damaged; its activations are made again")
-    _fill(frozen, stores, views, report)
+    _fill(frozen, stores, views, say, report)
     stored = [_describe(home, prepared, kind, own, views) for kind, own in zip(frozen.kinds, stores, strict=True)]
     artifact = _publish(home, {"stored": line, "kinds": [each.artifact.digest for each in stored]})
     return Embedded(artifact=artifact, features=stored[0], activations=stored[-1] if frozen.for_phase_2 else None)
@@ -214,13 +214,18 @@ def _compile(prepared: PreparedImages, config: EmbedConfig, parts: list[keras.Mo
     return run_some
 
 
-def _fill(frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], report: Report) -> None:
+def _fill(
+    frozen: _Frozen, stores: list[dict[str, RowStore]], views: list[_View], say: Callable[..., None], report: Report
+) -> None:
     """Embeds what any store lacks of any view, batch by batch; between two batches it may be interrupted.
 
     All stores are flushed together: an image that only one of them has goes through the network again.
     """
     missing = [_missing(view, [own[view.name] for own in stores]) for view in views]
     total, done, started, reported = sum(len(chosen) for chosen, _ in missing), 0, time.monotonic(), 0.0
+    needed = sum(len(view.examples.table["sha256"].unique()) for view in views)
+    if total < needed:
+        say(f"{total:,} of {needed:,} rows are new, the others are stored", logging.INFO)
     flushed = started
     with put_off_signals() as let_signals_through:
         for view, (chosen, lacks) in zip(views, missing, strict=True):

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -114,7 +114,7 @@ class PhaseRun:
         """Trains to the phase's end, from its last checkpoint where there is one, and leaves the best weights in the model.
 
         Raises:
-            RunError: the loss is not a finite number any more, a row can't be read, or a checkpoint can't be written.
+            RunError: the loss or a weight is no finite number any more, a row can't be read, or a checkpoint can't be written.
         """
         self._resume()
         batches = None
@@ -137,12 +137,13 @@ class PhaseRun:
                 let_signals_through()
             with self._trainer.averaged_weights():
                 val_loss, val_accuracy = self._trainer.validate(self._data.validation, let_signals_through)
-                self._check_finite(val_loss, f"the validation after epoch {epoch + 1}")
+                self._check_loss(val_loss, f"the validation after epoch {epoch + 1}")
                 self._keep_if_best(epoch + 1, val_accuracy=val_accuracy, val_loss=val_loss)
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
                 self._epoch_seconds = earlier + time.monotonic() - started
-                self._save()
+                if self._trainer.is_finite():  # else the last good checkpoint stays, and whoever goes on will hear of it
+                    self._save()
             raise
         seconds = time.monotonic() - started
         loss, accuracy = self._trainer.running_means()
@@ -150,6 +151,7 @@ class PhaseRun:
         row |= {"val_accuracy": val_accuracy, "learning_rate": self._trainer.learning_rate, "seconds": earlier + seconds}
         self.rows.append(row)
         self._judge_epoch(epoch + 1, val_loss=val_loss)
+        self._check_state(f"the end of epoch {epoch + 1}")
         self._save()
         self._report_epoch(epoch, (1 - first / self._data.steps_per_epoch) * self._data.images_per_epoch / seconds)
 
@@ -161,7 +163,10 @@ class PhaseRun:
             share = rate_at(self._trainer.steps_done, self.settings, steps_per_epoch=steps)
             self._trainer.learning_rate = self._peak_rate * share
             loss = self._trainer.step(*next(batches))
-            self._check_finite(loss, f"step {batch + 1} of epoch {epoch + 1}")
+            where = f"step {batch + 1} of epoch {epoch + 1}"
+            self._check_loss(loss, where)
+            if not self._trainer.weights_finite:
+                self._fail(f"weights became infinite or NaN at {where}")
             now = time.monotonic()
             if batch == first:
                 built = now  # the graph is built in the first step of a process, which would pass for a slow one
@@ -174,6 +179,7 @@ class PhaseRun:
                 self._report(Progress(done, self._total_images, "images", detail, rate))
             if every and self._trainer.steps_done % every == 0 and batch + 1 < steps:
                 self._epoch_seconds = earlier + time.monotonic() - started
+                self._check_state(where)
                 self._save()
             yield
 
@@ -189,17 +195,24 @@ class PhaseRun:
             self._peak_rate = _as_stored(self._peak_rate * self.settings.plateau_factor)
         self._ended = self._phase_patience.is_over(val_loss) or epoch == self.settings.epochs
 
-    def _check_finite(self, loss: float, where: str) -> None:
-        if math.isfinite(loss):
-            return
-        message = f"the loss became {loss} at {where} of phase `{self._name}`; lower `{self._name}.learning_rate`"
+    def _check_loss(self, loss: float, where: str) -> None:
+        if not math.isfinite(loss):
+            self._fail(f"the loss became {loss} at {where}")
+
+    def _check_state(self, where: str) -> None:
+        """Of the optimizer too, before it is saved."""
+        if self._checkpoints is not None and not self._trainer.is_finite():
+            self._fail(f"the optimizer's state became infinite or NaN by {where}")
+
+    def _fail(self, what: str) -> NoReturn:
+        message = f"{what} of phase `{self._name}`; lower `{self._name}.learning_rate`"
         if self._trainer.in_float16:
             message += ", or use `resources.precision: float32`, in which larger numbers fit"
         if self._checkpoints is not None and self._data.describe_batch is not None:
             # Of the step before too, since it made the weights that this one had.
             last_steps = range(self._trainer.steps_done)[-2:]
             batches = [{"step": step, "images": self._data.describe_batch(step)} for step in last_steps]
-            path = self._checkpoints.write_failure({"phase": self._name, "where": where, "batches": batches})
+            path = self._checkpoints.write_failure({"phase": self._name, "what": what, "batches": batches})
             message += f"; the images of the last two steps are listed in {path}"
         raise RunError(message)
 
@@ -228,8 +241,6 @@ class PhaseRun:
             "epoch_seconds": self._epoch_seconds,
         }
         arrays = {"state": self._trainer.values(), "best": [np.asarray(array) for array in self.best.weights]}
-        if not all(np.isfinite(array).all() for array in arrays["state"]):
-            return  # the next loss will end the phase, and the last good checkpoint stays
         self._checkpoints.save(Checkpoint(self._trainer.steps_done, notes, arrays))
 
     def _resume(self) -> None:

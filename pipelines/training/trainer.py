@@ -57,6 +57,10 @@ class Trainer:
         settings: of the phase: the optimizer and the loss.
         element_spec: of the training batches, (images, labels): labels int64 [B], or float32 [B, classes] that sum to 1.
         class_weights: [classes], of the training loss; None weighs all the same.
+
+    Attributes:
+        weights_finite: whether the model's numbers, and the sum of their squares, are finite after the last step. The loss does
+            not tell: TensorFlow's max pooling and ReLU make numbers of NaN.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Trainer:
         element_spec: Any,
         class_weights: NDArray[np.float32] | None = None,
     ) -> None:
+        self.weights_finite = True
         self._learner = learner
         self.optimizer = build_optimizer(learner.suffix, settings)
         self._averages = settings.ema > 0
@@ -77,9 +82,8 @@ class Trainer:
         self._steps_done = _counter("int64")
         self._strategy = tf.distribute.get_strategy()
         self._devices = self._strategy.num_replicas_in_sync
-        step = self._train_step if self._devices == 1 else self._mirrored_step
         # No autograph: there is nothing to convert, and it would read every function that they call.
-        self._step = tf.function(step, input_signature=element_spec, jit_compile=False, autograph=False)
+        self._step = tf.function(self._checked_step, input_signature=element_spec, jit_compile=False, autograph=False)
         self._judge = tf.function(self._validation_step, reduce_retracing=True, jit_compile=False, autograph=False)
 
     @property
@@ -107,8 +111,10 @@ class Trainer:
             total.assign(0.0)
 
     def step(self, images: Any, labels: Any) -> float:
-        """One step of the optimizer; returns the batch's mean loss in nats."""
-        return float(self._step(images, labels))
+        """One step of the optimizer; returns the batch's mean loss in nats, as it was before the step."""
+        loss, finite = self._step(images, labels)
+        self.weights_finite = bool(finite)
+        return float(loss)
 
     def running_means(self) -> tuple[float, float]:
         """Mean loss and accuracy over the images of this epoch so far, each as it was seen before its step."""
@@ -145,6 +151,10 @@ class Trainer:
         """Copies of everything that the next step depends on: weights, optimizer, random state, running means."""
         return [np.array(variable) for variable in self._variables()]
 
+    def is_finite(self) -> bool:
+        """Whether all of that is finite numbers."""
+        return all(np.isfinite(_value(variable)).all() for variable in self._variables())
+
     def restore(self, values: Sequence[NDArray[Any]]) -> bool:
         """Takes up what `values` gave; False, with nothing changed, where shapes or types are those of another model."""
         variables = self._variables()
@@ -165,6 +175,12 @@ class Trainer:
             *self._sums,
             self._steps_done,
         ]
+
+    def _checked_step(self, images: Any, labels: Any) -> tuple[Any, Any]:
+        """The step, and whether the model is finite after it: one pass over it, and one operation for each variable."""
+        loss = self._train_step(images, labels) if self._devices == 1 else self._mirrored_step(images, labels)
+        numbers = [variable.value for variable in self._learner.suffix.variables if "float" in variable.dtype]
+        return loss, tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tf.cast(number, tf.float32)) for number in numbers]))
 
     def _mirrored_step(self, images: Any, labels: Any) -> Any:
         """The step on several devices; the batch's mean loss, as on one."""

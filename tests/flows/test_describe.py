@@ -39,6 +39,18 @@ def test_a_recipe_is_described_layer_by_layer(
     assert re.search(r"│ block2b_conv +│ Conv2D +│ 20x20x12 +│ +1,296 │ +518,400 │ +12 │ +2 │", shown)
 
 
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_no_figure_is_left_out_where_a_line_has_no_room(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run_command("describe", "SmallSeparableCNN", "--set", "image_size=512", "--classes", "1000") == 0
+    shown = capfd.readouterr().out
+    assert "…" not in shown
+    assert re.search(r"┃ layer +┃ kind +┃ +output ┃ +parameters ┃ +multiply-adds ┃ +sees, px ┃ stride ┃", shown)
+    assert re.search(r"│ block1a_conv +│ Conv2D +│ +512x512x32 │ +864 │ +226,492,416 │ +3 │ +1 │", shown)
+
+
 def test_a_backbone_is_described_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_command("describe", "SmallSeparableCNN") == 0
     shown = capfd.readouterr().out

@@ -169,7 +169,7 @@ def test_a_diverged_run_names_its_images_and_leaves_the_last_good_checkpoint_to_
         phase(images=images, checkpoints=checkpoints).run()
     failure = read_json(Path(str(caught.value).rpartition(" ")[2]))
     assert failure["batches"] == [{"step": step, "images": [{"path": f"of step {step}"}]} for step in (0, 1)]
-    assert (failure["phase"], failure["where"]) == ("head", "step 2 of epoch 1")
+    assert (failure["phase"], failure["what"]) == ("head", "the loss became nan at step 2 of epoch 1")
     saved = checkpoints.latest(say=pytest.fail)
     assert saved is not None
     assert saved.step == 1
@@ -178,22 +178,49 @@ def test_a_diverged_run_names_its_images_and_leaves_the_last_good_checkpoint_to_
     assert [row["loss"] for row in resumed.rows] == [row["loss"] for row in whole.rows]
 
 
-def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_still_is_one(tmp_path: Path) -> None:
-    model, checkpoints = build(), Checkpoints(tmp_path / "checkpoints", every_steps=1)
-    original = Trainer.step
+def test_weights_that_are_no_numbers_end_the_run_at_their_step_though_the_loss_still_is_one(tmp_path: Path) -> None:
+    """Max pooling and ReLU make numbers of NaN: the network below may be lost while the loss looks well."""
+    layers = [keras.layers.Conv2D(2, 1), keras.layers.MaxPooling2D(2), keras.layers.ReLU(), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((2, 2, 3)), *layers, keras.layers.Dense(2)])
+    checkpoints, original = Checkpoints(tmp_path / "checkpoints", every_steps=1), Trainer._train_step
 
-    def break_weights(trainer: Trainer, *batch: Any) -> float:
+    def broken(trainer: Trainer, *batch: Any) -> Any:
         loss = original(trainer, *batch)
-        if trainer.steps_done == 2:
-            model.layers[-1].bias.assign([math.nan, 0])
+        kernel = model.layers[0].kernel
+        kernel.assign(tf.where(trainer._steps_done.value >= 3, math.nan, kernel.value))
         return loss
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(RunError, match="at step 3 of epoch 1"):
-        patched.setattr(Trainer, "step", break_weights)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(RunError) as caught:
+        patched.setattr(Trainer, "_train_step", broken)
         phase(model=model, checkpoints=checkpoints).run()
+    assert str(caught.value).startswith(
+        "weights became infinite or NaN at step 3 of epoch 1 of phase `head`; lower `head.learning_rate`; the images"
+    )
+    assert math.isfinite(float(tf.reduce_sum(model(IMAGES))))
+    failure = read_json(checkpoints.folder / "failure.json")
+    assert [batch["step"] for batch in failure["batches"]] == [1, 2]
     saved = checkpoints.latest(say=pytest.fail)
     assert saved is not None
-    assert saved.step == 1
+    assert saved.step == 2
+
+
+@pytest.mark.parametrize(("at", "where", "kept"), [(2, "step 2 of epoch 1", 1), (STEPS, "the end of epoch 1", 2)])
+def test_an_optimizer_whose_numbers_are_none_is_not_saved(tmp_path: Path, at: int, where: str, kept: int) -> None:
+    checkpoints, original = Checkpoints(tmp_path / "checkpoints", every_steps=1), Trainer.step
+
+    def overflow(trainer: Trainer, *batch: Any) -> float:
+        loss = original(trainer, *batch)
+        if trainer.steps_done == at:  # it would break the weights in the next step
+            moments = trainer.optimizer.variables[-1]
+            moments.assign(tf.fill(moments.shape, math.inf))
+        return loss
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(RunError, match=f"state became infinite or NaN by {where}"):
+        patched.setattr(Trainer, "step", overflow)
+        phase(checkpoints=checkpoints).run()
+    saved = checkpoints.latest(say=pytest.fail)
+    assert saved is not None
+    assert saved.step == kept
 
 
 def test_the_rate_is_cut_and_the_phase_ends_when_the_loss_no_longer_falls(monkeypatch: pytest.MonkeyPatch) -> None:
