@@ -46,8 +46,8 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "ingest": 3,
     "prepare": 2,
     "embed": 4,
-    "head": 5,
-    "fine_tune": 6,
+    "head": 6,
+    "fine_tune": 7,
     "evaluate": 2,
     "export": 3,
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +28,50 @@ def test_each_epoch_is_a_permutation(examples: int, seed: int, epoch: int) -> No
 
 
 def test_epochs_and_seeds_differ() -> None:
-    orders = {tuple(order(100, seed=seed, epoch=epoch)) for seed in range(3) for epoch in range(10)}
-    assert len(orders) == 30
+    numbers = [0, 1, 2, 255, 256, 257, 512, 2**16, 2**31, 2**32 - 1]
+    orders = {tuple(order(100, seed=seed, epoch=epoch)) for seed in numbers for epoch in numbers}
+    assert len(orders) == 100
+    assert len({tuple(order(20, seed=1, epoch=epoch)) for epoch in range(1000)}) == 1000
+
+
+def count_classes(order: NDArray[np.int64], labels: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+    """How many examples of class 0 each full batch has."""
+    return (labels[order[: len(order) // batch * batch]] == 0).reshape(-1, batch).sum(1)
+
+
+def pairs(counts: Any) -> Any:
+    return (counts * (counts - 1) / 2).sum()
+
+
+@pytest.mark.parametrize("examples", [1119, 50_000, 65_536, 200_000, 500_000])
+def test_batches_are_as_random_as_those_of_a_random_permutation(examples: int) -> None:
+    """In how many examples of the first half a batch has, and in how often two that were together are so again."""
+    batch, epochs = 32, max(4, 400_000 // examples)
+    labels, positions = (np.arange(examples) >= examples // 2).astype(np.int64), tf.range(examples, dtype=tf.int64)
+    orders = [
+        shuffled_positions(positions, seed=1, epoch=tf.constant(epoch, tf.int64), examples=examples).numpy()
+        for epoch in range(epochs)
+    ]
+    counts = np.stack([count_classes(order, labels, batch) for order in orders])
+    expected = batch / 4 * (examples - batch) / (examples - 1)
+    assert counts.var() == pytest.approx(expected, abs=4 * expected * np.sqrt(2 / counts.size))
+    batch_of = np.empty((epochs, examples), np.int64)
+    for epoch, order in enumerate(orders):
+        batch_of[epoch, order] = np.arange(examples) // batch
+    again = [
+        pairs(np.unique(before * examples + after, return_counts=True)[1]) for before, after in itertools.pairwise(batch_of)
+    ]
+    expected = pairs(np.bincount(batch_of[0])) ** 2 / (examples * (examples - 1) / 2)
+    assert np.mean(again) == pytest.approx(expected, abs=4 * np.sqrt(expected / len(again)))
+
+
+def test_balanced_batches_are_as_random_as_shuffled_ones() -> None:
+    labels, batch = np.repeat([0, 1], 32_768), 32
+    order, positions = make_order(labels, sampling="balanced", seed=1), tf.range(len(labels), dtype=tf.int64)
+    drawn = [order(positions, tf.constant(epoch, tf.int64))[0].numpy() for epoch in range(6)]
+    counts = np.stack([count_classes(each, labels, batch) for each in drawn])
+    expected = batch / 4 * (len(labels) - batch) / (len(labels) - 1)
+    assert counts.var() == pytest.approx(expected, abs=4 * expected * np.sqrt(2 / counts.size))
 
 
 def test_any_stretch_can_be_computed_alone_and_in_a_graph() -> None:
