@@ -56,7 +56,8 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
     check_model(recipe)
     classes, files = source.find()
     check_batch_size(recipe, len(files))
-    from pipelines.profile import draw_sample, measure_source, median_side
+    from pipelines.profile import measure_source
+    from pipelines.profile_files import draw_sample, median_side
 
     sample = draw_sample(files, batch_size=recipe.batch_size)
     if side_px := median_side(source.root, sample):
@@ -67,7 +68,7 @@ def profile_source(source: Source, recipe: Recipe, *, json_file: Path | None, co
         profile = measure_source(source.root, sample, classes, recipe, images=len(files), report=reporter("profile"))
     rates, left_out = profile.rates, f", {profile.bad_files} unreadable" if profile.bad_files else ""
     epochs = {"head_epochs": recipe.head.epochs, "fine_tune_epochs": recipe.fine_tune.epochs}
-    verdict = judge(rates, **epochs, stored=profile.stored, layout=profile.layout)
+    verdict = judge(rates, **epochs, stored=profile.stored, layout=profile.layout, from_scratch=recipe.model.from_scratch)
     if recipe.augment.where == "model":
         verdict += "; a step holds the augmentation layers: `augment.where=dataset` would take them out of it"
     _print_rates(console, rates, title=f"{profile.images} of {len(files)} images{left_out}, {recipe.image_size} px")

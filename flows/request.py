@@ -14,6 +14,7 @@ from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.top_layers import first_learning
 from pipelines.models.weights_file import find_weights_file
+from pipelines.recipes import largest_batch_size, least_batch_size
 from pipelines.registry.connection import Registry
 from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
@@ -128,10 +129,10 @@ def check_batch_size(recipe: Recipe, files: int) -> None:
     Raises:
         InputError: with both numbers.
     """
-    if recipe.batch_size > files:
+    if least_batch_size(recipe) > files:
         raise InputError(
-            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {files} files:"
-            " lower it, such as by --set batch_size=8"
+            f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {files} files in all:"
+            f" lower it, such as by --set batch_size={largest_batch_size(files)}"
         )
 
 

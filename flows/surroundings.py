@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.console import Console
 
@@ -21,6 +22,8 @@ from flows.console import say
 from flows.temporary_server import TemporaryServer, keep_template
 from pipelines.errors import ImagemillError, InputError, RunError, one_line
 from tasks.server import TEMPORARY
+
+_DATABASE_BYTES = 2 * 2**20  # of Prefect 3.8 without a flow run: 1.3 MB, and what is not merged into it yet
 
 QUIET_PREFECT = {
     "DO_NOT_TRACK": "1",
@@ -86,7 +89,7 @@ def await_prefect(server: TemporaryServer | None) -> None:
         server: the temporary one, or None where one is configured.
 
     Raises:
-        RunError: it does not answer.
+        RunError: it does not answer, or there is no space for its database.
     """
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
@@ -97,11 +100,20 @@ def await_prefect(server: TemporaryServer | None) -> None:
             client.hello().raise_for_status()
     except HTTPError as error:
         if server is not None:
+            _check_space(Path(os.environ["PREFECT_HOME"]))
             raise RunError(f"Prefect's temporary server did not start ({one_line(error)})") from error
         without = ", or unset `PREFECT_API_URL` (and leave the Prefect profile that sets it) to run without one"
         raise RunError(explain_no_answer(error, str(PREFECT_API_URL.value())) + without) from error
     if server is not None and server.made_anew:
         keep_template()
+
+
+def _check_space(folder: Path) -> None:
+    """Writes what a new database of Prefect's takes, and removes it."""
+    from pipelines.store.artifacts import disk_errors
+
+    with disk_errors(folder), TemporaryFile(dir=folder, buffering=0) as probe:
+        probe.write(bytes(_DATABASE_BYTES))
 
 
 def explain_no_answer(error: Exception, url: str) -> str:

@@ -57,6 +57,7 @@ def judge(
     fine_tune_epochs: int,
     stored: Collection[Phase] = (),
     layout: Layout = "decoded",
+    from_scratch: bool = False,
 ) -> str:
     """Says in one line which part takes most of a first run's time, and what to change.
 
@@ -68,6 +69,7 @@ def judge(
         fine_tune_epochs: of phase 2.
         stored: the phases that learn from stored activations, not from images.
         layout: of the image store.
+        from_scratch: whether all of the model learns, in phase 2 alone.
     """
     seconds: dict[str, float] = {name: 1 / getattr(rates, name) for name in ("read", "examine", "decode")}
     seconds["embed"] = rates.views / rates.embed if rates.embed else 0.0
@@ -96,15 +98,16 @@ def judge(
                 f"the frozen part of the network bounds the run: {rates.embed:,.0f} images/s for {rates.views} views, {once};"
                 " fewer `cache.views`, a smaller `image_size` or a lighter `model.backbone` would help"
             )
-    return _judge_step(rates, "head" if bound == "head" else "fine_tune")
+    return _judge_step(rates, "head" if bound == "head" else "fine_tune", from_scratch=from_scratch)
 
 
-def _judge_step(rates: Rates, phase: Phase) -> str:
+def _judge_step(rates: Rates, phase: Phase, *, from_scratch: bool) -> str:
     step, given = getattr(rates, f"{phase}_step"), getattr(rates, f"{phase}_input")
-    fewer = "fewer `fine_tune.layers`, " if phase == "fine_tune" else ""
+    lighter = "smaller `model.blocks`" if from_scratch else "a lighter `model.backbone`"
+    fewer = "fewer `fine_tune.layers`, " if phase == "fine_tune" and not from_scratch else ""
     return (
         f"the {_STEP_NAMES[phase]} step bounds the run: {step:,.0f} images/s while input gives {given:,.0f};"
-        f" {fewer}a smaller `image_size` or a lighter `model.backbone` would help"
+        f" {fewer}a smaller `image_size` or {lighter} would help"
     )
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,26 +12,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from pipelines import profile_files
 from pipelines.augment.philox import DrawKey, image_ids
 from pipelines.augment.policy import Policy, build_policy
 from pipelines.bottleneck import Layout, Phase, Rates
 from pipelines.config import PhaseConfig, Recipe, StoreConfig
 from pipelines.contracts import Embedded, PreparedImages, StoredActivations
 from pipelines.data.batches import build_train_dataset, build_view_dataset
-from pipelines.data.decoder import ImageDecoder
 from pipelines.data.prepare import prepare, read_examples, read_split
-from pipelines.errors import ImageDecodeError, InputError
 from pipelines.models.assemble import build_classifier, set_trainable_head, set_trainable_top
+from pipelines.profile_files import measure_decoding, measure_files, time_passes
 from pipelines.progress import Progress, Report, ignore_progress
 from pipelines.signals import put_off_signals
 from pipelines.slices import embed_slice, training_slice
-from pipelines.sources.examine import ImageFacts, examine_image
 from pipelines.sources.folder import FoundFile
 from pipelines.sources.ingest import publish_index
 from pipelines.store.activations import ViewReader
-from pipelines.store.index import OK
 from pipelines.store.layouts import choose_layout
 from pipelines.store.rows import RowReader
 from pipelines.training.cache_choice import count_views
@@ -45,8 +37,6 @@ from pipelines.training.phases import build_learner, make_deterministic
 from pipelines.training.precision import layers_in
 from pipelines.training.trainer import Trainer
 
-SAMPLE = 256
-_SECONDS = 2.0  # of each part at least
 _FEWEST_STEPS = 3
 _STEPS_AHEAD = 8  # more than the data set makes before anyone asks
 
@@ -70,20 +60,6 @@ class Profile:
     layout: Layout
 
 
-def draw_sample(files: Sequence[FoundFile], *, batch_size: int) -> list[FoundFile]:
-    """`SAMPLE` files (a batch where that is more, all where there are fewer), the same ones each time."""
-    return random.Random(1).sample(files, min(len(files), max(SAMPLE, batch_size)))
-
-
-def median_side(root: Path, files: Sequence[FoundFile]) -> int | None:
-    """The longest side of the median image in px, by the headers alone; None where no file has one."""
-    sides = []
-    for file in files:
-        with suppress(OSError), Image.open(root / file.path) as image:
-            sides.append(max(image.size))
-    return statistics.median_low(sides) if sides else None
-
-
 def measure_source(
     root: Path,
     files: Sequence[FoundFile],
@@ -105,12 +81,14 @@ def measure_source(
     make_deterministic(recipe.seed)
     rates: dict[str, float | None] = {}
     report(Progress(0, 3, "parts", "read, examine, decode"))
-    rows = _measure_files(root, files, recipe, rates)
+    rows = measure_files(root, files, recipe, rates)
+    layout, _ = choose_layout(recipe.store, images=images, image_size=recipe.image_size)
+    rates["decode"] = measure_decoding(root, rows, recipe, layout=layout)
     batch_size = min(recipe.batch_size, len(rows))
     whole = len(rows) // batch_size * batch_size  # a smaller last batch would be a step of another kind
     report(Progress(1, 3, "parts", "gather, warp, colour"))
     with TemporaryDirectory(prefix="imagemill-profile-") as folder:
-        prepared = _prepare(Path(folder), root, rows[:whole], classes, recipe, images=images)
+        prepared = _prepare(Path(folder), root, rows[:whole], classes, recipe, layout=layout)
         examples, reader = read_examples(Path(folder), prepared, "train")
         ids = image_ids(examples.digests)
         _measure_batches(reader, ids, batch_size, recipe, rates)
@@ -138,65 +116,10 @@ def measure_source(
     )
 
 
-def _measure_files(
-    root: Path, files: Sequence[FoundFile], recipe: Recipe, rates: dict[str, float | None]
-) -> list[dict[str, Any]]:
-    """Reads, examines and decodes; returns rows of an index, in which files that can't be are left out."""
-    decoder = ImageDecoder(image_size=recipe.image_size, resize=recipe.resize)
-
-    def read(file: FoundFile) -> tuple[FoundFile, bytes]:
-        return file, (root / file.path).read_bytes()
-
-    def examine(item: tuple[FoundFile, bytes]) -> tuple[FoundFile, bytes, ImageFacts]:
-        return *item, examine_image(item[1], max_pixels=recipe.max_pixels)
-
-    def decode(item: tuple[FoundFile, bytes, ImageFacts]) -> dict[str, Any]:
-        file, contents, facts = item
-        decoder.decode(contents)
-        row = {"path": file.path, "sha256": hashlib.sha256(contents).hexdigest(), "label": file.label, "split": "train"}
-        found = {"format": facts.format, "mode": facts.mode, "width": facts.width_px, "height": facts.height_px}
-        return {**row, **found, "status": OK, "bytes": len(contents), "orientation": facts.orientation}
-
-    values: Sequence[Any] = files
-    parts: list[tuple[str, Callable[[Any], Any]]] = [("read", read), ("examine", examine), ("decode", decode)]
-    for part, work in parts:
-        # A second pass over the files would be from memory.
-        outcomes, rates[part] = _time_passes(partial(_attempt_all, work, values), len(values), once=part == "read")
-        values = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-        if not values:
-            raise InputError(f"`SOURCE` has no readable image; the first of {len(files)} is {outcomes[0]}")
-    return list(values)
-
-
-def _attempt_all(work: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-    """The results of `work` in all threads, with the reason in place of one where a file can't be read."""
-
-    def attempt(value: Any) -> Any:
-        try:
-            return work(value)
-        except OSError as error:
-            return f"unreadable: {error.strerror}"
-        except ImageDecodeError as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(attempt, values))
-
-
-def _time_passes(work: Callable[[], Any], images: int, *, once: bool = False) -> tuple[Any, float]:
-    """The result of `work`, which handles so many images, and images per second over passes that fill the time of a part."""
-    passes, result, started = 0, None, time.monotonic()
-    while not passes or (not once and time.monotonic() - started < _SECONDS):
-        result = work()
-        passes += 1
-    return result, images * passes / (time.monotonic() - started)
-
-
 def _prepare(
-    home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe, *, images: int
+    home: Path, root: Path, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], recipe: Recipe, *, layout: Layout
 ) -> PreparedImages:
     """The sample in an image store as a run would make it, all of it for training."""
-    layout, _ = choose_layout(recipe.store, images=images, image_size=recipe.image_size)
     index, store = publish_index(home, classes, rows), StoreConfig(layout=layout)
     return prepare(home, root, index, image_size=recipe.image_size, resize=recipe.resize, store=store)
 
@@ -206,7 +129,7 @@ def _measure_batches(
 ) -> None:
     """Gathers shuffled batches, and augments one of them by each half of the augmentation."""
     order = np.random.default_rng(recipe.seed).permutation(len(reader)).reshape(-1, batch_size)
-    _, rates["gather"] = _time_passes(lambda: [reader.gather(batch) for batch in order], len(reader))
+    _, rates["gather"] = time_passes(lambda: [reader.gather(batch) for batch in order], len(reader))
     images, key = reader.gather(order[0]), DrawKey(recipe.seed, 0, ids[order[0]])
     policy = build_policy(recipe.augment) if recipe.augment.where == "dataset" else Policy()
     halves = {
@@ -215,14 +138,14 @@ def _measure_batches(
     }
     for part, half in halves.items():
         does_something = half != Policy(engine=half.engine)
-        rates[part] = _time_passes(partial(half.augment, images, key), batch_size)[1] if does_something else None
+        rates[part] = time_passes(partial(half.augment, images, key), batch_size)[1] if does_something else None
 
 
 def _measure_input(batches: Iterator[Any], batch_size: int) -> float:
     """Images per second of an endless data set, those that it made ahead not counted."""
     for _ in range(_STEPS_AHEAD):
         next(batches)
-    return _time_passes(lambda: next(batches), batch_size)[1]
+    return time_passes(lambda: next(batches), batch_size)[1]
 
 
 def _measure_phases(
@@ -287,7 +210,7 @@ def _measure_steps(step: Callable[[Any, Any], Any], batches: Iterator[Any]) -> t
     step(*next(batches))  # traces the graph
     waited, worked, images, steps = 0.0, 0.0, 0, 0
     with put_off_signals() as let_signals_through:
-        while steps < _FEWEST_STEPS or waited + worked < _SECONDS:
+        while steps < _FEWEST_STEPS or waited + worked < profile_files.SECONDS:
             started = time.monotonic()
             pixels, labels = next(batches)
             arrived = time.monotonic()

@@ -71,7 +71,7 @@ def parse_recipe(data: Mapping[str, Any]) -> Recipe:
 
 
 def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Recipe, str | None]:
-    """Chooses how to train where the recipe does not say: small images from scratch, photos by transfer.
+    """Chooses how to train where the recipe does not say: small images from scratch, photos by transfer, few in small batches.
 
     Args:
         recipe: as it was written; every value that was set in it stays.
@@ -82,7 +82,7 @@ def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Rec
         The recipe, and what was chosen, why, and which keys would change it, in one line; None where nothing was.
     """
     if {"model", "head"} & recipe.model_fields_set:
-        return recipe, None
+        return _fit_batch(recipe, None, train_images)
     suited, how = recipe, "by transfer"
     if side_px <= SMALL_SIDE_PX and not _means_transfer(recipe):
         chosen = {
@@ -92,10 +92,36 @@ def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Rec
         }
         written = recipe.model_dump(exclude_unset=True)
         suited, how = parse_recipe(merge(merge(FROM_SCRATCH_DEFAULTS, chosen), written)), "from scratch"
-    return suited, (
+    choice = (
         f"images of {side_px} px (the median's longest side): {suited.model.backbone} {how} at {suited.image_size} px;"
         " to choose yourself, set `model.backbone`, `image_size`, `fine_tune.epochs`"
     )
+    return _fit_batch(suited, choice, train_images)
+
+
+def least_batch_size(recipe: Recipe) -> int:
+    """The smallest batch that `suit_recipe` may choose: the recipe's own where that was written."""
+    return recipe.batch_size if _is_written(recipe) else 1
+
+
+def largest_batch_size(images: int) -> int:
+    """The largest power of 2 that so many images fill."""
+    return 1 << max(images, 1).bit_length() - 1
+
+
+def _fit_batch(recipe: Recipe, choice: str | None, train_images: int) -> tuple[Recipe, str | None]:
+    """The recipe with smaller batches where its default ones could not be filled once."""
+    size = _batch_size(train_images)
+    if _is_written(recipe) or recipe.batch_size <= train_images or size % recipe.resources.devices:
+        return recipe, choice
+    said = f"batches of {size}, since only {train_images} images train; to choose yourself, set `batch_size`"
+    return recipe.model_copy(update={"batch_size": size}), f"{choice}; {said}" if choice else said
+
+
+def _is_written(recipe: Recipe) -> bool:
+    """Whether somebody chose the size of a batch; a from-scratch backbone brings its own, which nobody wrote."""
+    default = FROM_SCRATCH_DEFAULTS["batch_size"] if recipe.model.from_scratch else None
+    return "batch_size" in recipe.model_fields_set and recipe.batch_size != default
 
 
 def _means_transfer(recipe: Recipe) -> bool:
@@ -106,9 +132,9 @@ def _means_transfer(recipe: Recipe) -> bool:
 
 
 def _batch_size(train_images: int) -> int:
-    """The largest of 128, 64, 32, 16 and 8 that leaves enough steps in an epoch."""
+    """The largest of 128, 64, 32, 16 and 8 that leaves enough steps in an epoch, or one that fewer images fill."""
     sizes = [128 >> halvings for halvings in range(5)]
-    return next((size for size in sizes if train_images >= size * _STEPS_PER_EPOCH), sizes[-1])
+    return next((size for size in sizes if train_images >= size * _STEPS_PER_EPOCH), min(8, largest_batch_size(train_images)))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

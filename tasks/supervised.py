@@ -22,6 +22,7 @@ from tasks.spawn import python_command
 from tasks.work_locks import send_locks
 
 _LOG_LINES_SHOWN = 15
+_NO_NEWS = "WARNING: All log messages before absl::InitializeLog()"  # of TensorFlow, in every log
 _KILLED_BY_THE_SYSTEM = -signal.SIGKILL
 
 
@@ -91,7 +92,8 @@ class Child:
         if self._log is None:
             return told
         log = Path(self._log.name)
-        return "\n".join([f"{told}; its log is {log}", *log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]])
+        lines = [line for line in log.read_text(errors="replace").splitlines() if not line.startswith(_NO_NEWS)]
+        return "\n".join([f"{told}; its log is {log}", *lines[-_LOG_LINES_SHOWN:]])
 
     def end(self, *, save: bool) -> None:
         """Ends it, and all that it started.

@@ -93,6 +93,12 @@ def test_only_the_fine_tune_step_is_told_to_train_fewer_layers() -> None:
     assert "fine_tune.layers" not in judge(USUAL, head_epochs=20, fine_tune_epochs=1)
 
 
+def test_a_from_scratch_model_is_not_told_to_train_fewer_layers_which_it_can_not() -> None:
+    rates = replace(USUAL, head_step=None, head_wait=None)
+    sentence = judge(rates, head_epochs=0, fine_tune_epochs=40, from_scratch=True)
+    assert sentence.endswith("; a smaller `image_size` or smaller `model.blocks` would help")
+
+
 def test_training_that_does_nothing_but_wait_is_bound_by_its_input() -> None:
     starved = replace(USUAL, head_wait=1.0)
     assert judge(starved, head_epochs=1, fine_tune_epochs=1).startswith("the input bounds the run")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from pipelines import profile_files
 from pipelines.config import Recipe
+from pipelines.data.decoder import FileDecoder
 from pipelines.errors import InputError
-from pipelines.profile import SAMPLE, draw_sample, measure_source, median_side
+from pipelines.profile import measure_source
+from pipelines.profile_files import SAMPLE, draw_sample, median_side
 from pipelines.progress import Progress
 from pipelines.sources.folder import FoundFile, find_images
+from tests.images import png_chunk
 from tests.small import build_small
 from tests.sources.folders import write_classes
 
@@ -26,7 +32,7 @@ def tiny(**changes: object) -> Recipe:
 def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """No part takes more than it must."""
     monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
-    monkeypatch.setattr("pipelines.profile._SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.profile_files.SECONDS", 0.0)
 
 
 @pytest.mark.slow
@@ -123,6 +129,40 @@ def test_the_median_side_is_seen_in_the_headers(tmp_path: Path) -> None:
     _, files = find_images(tmp_path)
     assert median_side(tmp_path, files) == 40
     assert median_side(tmp_path, [file for file in files if "bad" in file.path]) is None
+
+
+@pytest.mark.slow
+def test_a_pipe_and_a_header_that_promises_too_much_are_left_out(photos: Path) -> None:
+    os.mkfifo(photos / "cat" / "pipe.jpg")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
+    (photos / "cat" / "vast.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b""))
+    classes, files = find_images(photos)
+    odd = [file for file in files if "pipe" in file.path or "vast" in file.path]
+    assert len(odd) == 2
+    assert median_side(photos, odd) is None
+    profile = measure_source(photos, files, classes, tiny(fine_tune={"epochs": 0}), images=26)
+    assert (profile.images, profile.bad_files) == (24, 2)
+
+
+def test_decoding_is_timed_when_its_graphs_are_traced(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    original = profile_files.FileDecoder.decode
+
+    def decode(decoder: FileDecoder, files: Any, **options: Any) -> Any:
+        events.append(f"decoded {len(files)}")
+        return original(decoder, files, **options)
+
+    def time_passes(work: Any, images: int, **_: Any) -> tuple[Any, float]:
+        events.append("clock")
+        return work(), float(images)
+
+    monkeypatch.setattr(profile_files.FileDecoder, "decode", decode)
+    monkeypatch.setattr(profile_files, "time_passes", time_passes)
+    _, files = find_images(photos)
+    rows = profile_files.measure_files(photos, files, tiny(), {})
+    events.clear()
+    assert profile_files.measure_decoding(photos, rows, tiny(), layout="decoded") == 24
+    assert events == ["decoded 24", "clock", "decoded 24"]
 
 
 def test_a_source_without_a_readable_image_is_refused(photos: Path) -> None:

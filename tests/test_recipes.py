@@ -169,9 +169,33 @@ def test_small_images_keep_their_size(side_px: int, size: int) -> None:
     assert suit_recipe(Recipe(), side_px=side_px, train_images=1000)[0].image_size == size
 
 
-@pytest.mark.parametrize(("images", "batch_size"), [(50_000, 128), (2048, 128), (2047, 64), (200, 8), (5, 8)])
+@pytest.mark.parametrize(("images", "batch_size"), [(50_000, 128), (2048, 128), (2047, 64), (200, 8), (5, 4)])
 def test_few_images_make_small_batches(images: int, batch_size: int) -> None:
     assert suit_recipe(Recipe(), side_px=32, train_images=images)[0].batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("settings", "side_px", "images", "batch_size"),
+    [
+        ([], 400, 31, 8),
+        ([], 400, 6, 4),
+        ([], 400, 32, 32),
+        (["head.epochs=3"], 400, 20, 8),
+        (["model.backbone=SmallCNN"], 32, 120, 8),
+        (["model.backbone=SmallCNN"], 32, 128, 128),
+        (["batch_size=64"], 400, 20, 64),
+        (["model.backbone=SmallCNN", "batch_size=64"], 32, 20, 64),
+        (["batch_size=60", "resources.devices=3"], 400, 20, 60),
+    ],
+)
+def test_a_default_batch_that_can_not_be_filled_is_made_smaller_which_is_said(
+    settings: list[str], side_px: int, images: int, batch_size: int
+) -> None:
+    recipe = load_recipe(None, settings)
+    suited, why = suit_recipe(recipe, side_px=side_px, train_images=images)
+    assert suited == recipe.model_copy(update={"batch_size": batch_size})
+    said = f"batches of {batch_size}, since only {images} images train; to choose yourself, set `batch_size`"
+    assert (said in (why or "")) is (batch_size != recipe.batch_size)
 
 
 def test_rare_classes_are_made_up_for_once() -> None:

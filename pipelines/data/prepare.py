@@ -110,7 +110,7 @@ def prepare(
             yield from stored.encode()
             digests = stored.others
         files = rows.take(pc.index_in(pa.array(digests, pa.string()), value_set=rows["sha256"]))
-        yield from decoder.decode(_source_files(files), report=report)
+        yield from decoder.decode(source_files(files), report=report)
 
     rows_store = image_store(home, home / folder, image_size=image_size, layout=layout)
     places = fill(rows_store, rows["sha256"], decode_missing, say=say)
@@ -194,8 +194,8 @@ def read_split(home: Path, prepared: PreparedImages, split: str, *, only: Sequen
     return Examples(table.select(["path", "sha256"]), labels, served)
 
 
-def _source_files(rows: pa.Table) -> list[SourceFile]:
-    """What the index knows of files that need decoding."""
+def source_files(rows: pa.Table) -> list[SourceFile]:
+    """What an index knows of files that need decoding, by its columns of the same names."""
     upright = pc.equal(rows["orientation"], 1)
     sides = pc.if_else(upright, pc.min_element_wise(rows["width"], rows["height"]), 0)
     columns = (rows["sha256"], rows["path"], rows["format"], rows["bytes"], sides)

@@ -15,12 +15,12 @@ from tests.small import build_small
 def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.profile._SECONDS", 0.0)
+    monkeypatch.setattr("pipelines.profile_files.SECONDS", 0.0)
     working = tmp_path / "working"
     working.mkdir()
     monkeypatch.chdir(working)
     monkeypatch.setattr("pipelines.models.lite0.build_lite0", build_small)
-    settings = [part for value in ("model.weights=none", "image_size=32", "batch_size=8") for part in ("--set", value)]
+    settings = [part for value in ("model.weights=none", "image_size=32") for part in ("--set", value)]
     assert run_command("profile", photos, *settings, "--json", working / "profile.json") == 0
     assert [path.name for path in working.iterdir()] == ["profile.json"]
     shown = capfd.readouterr().out
@@ -35,6 +35,7 @@ def test_profile_prints_every_part_and_the_verdict_and_writes_the_same_as_json(
     assert content["verdict"] in shown.splitlines()
     assert "not measured: the start of Prefect, the evaluation and the export" in shown
     assert "24 of 24 images, 32 px" in shown
+    assert "batches of 8, since only 19 images train" in shown
 
 
 def test_profile_names_no_verdict_for_a_source_that_can_not_be_read(

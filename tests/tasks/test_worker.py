@@ -86,6 +86,7 @@ def test_a_lost_child_is_told_with_its_last_lines_and_the_next_stage_gets_anothe
     with pytest.raises(WorkerLostError, match=f"(?s)stage `die` ended by {name}.*the last words") as lost:
         child.run("die", {"name": name}, report=ignore_progress)
     assert said in str(lost.value)
+    assert "absl" not in str(lost.value)
     (log,) = (tmp_path / "logs").iterdir()
     assert str(log) in str(lost.value)
     child.run("tell_pid", {"name": "another"}, report=ignore_progress)

@@ -51,6 +51,7 @@ def fail(kind: str, report: Report) -> Listing:
 
 def die(name: str, report: Report) -> Listing:
     """Ends the process as a native crash or the system would."""
+    print("WARNING: All log messages before absl::InitializeLog() is called are written to STDERR", file=sys.stderr)
     print("the last words", file=sys.stderr, flush=True)
     if name == "SIGKILL":
         os.kill(os.getpid(), signal.SIGKILL)
