@@ -26,8 +26,12 @@ def write_results(figures: Mapping[str, float], path: Path | None) -> None:
 
 def command() -> str:
     """The benchmark that runs and its arguments, paths without their folders: these are of one machine alone."""
-    arguments = [re.sub(r"[^\s=:]*/", "", argument) for argument in sys.argv[1:]]
+    arguments = ["".join(map(_without_folder, re.split("([=:])", argument))) for argument in sys.argv[1:]]
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
+
+
+def _without_folder(text: str) -> str:
+    return Path(text).name if "/" in text else text
 
 
 def machine() -> str:

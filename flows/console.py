@@ -34,7 +34,7 @@ def say(console: Console, line: str = "") -> None:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Prints a table with all that is in it: as wide as that takes in a log, and on a terminal with words below each other.
+    """Prints a table: in a log as wide as all that is in it, on a terminal with long words below each other where it has to be.
 
     A table of rich's own is never wider than 80 columns in a log, and what has no room there is left out, figures too.
     """

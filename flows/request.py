@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from pipelines.batch_size import advise_smaller
 from pipelines.config import Recipe
 from pipelines.config.registry import check_uri
 from pipelines.errors import InputError
 from pipelines.models.backbones import BACKBONES
 from pipelines.models.top_layers import first_learning
 from pipelines.models.weights_file import find_weights_file
-from pipelines.recipes import largest_batch_size, least_batch_size
+from pipelines.recipes import least_batch_size
 from pipelines.registry.connection import Registry
 from pipelines.run_folder import check_target, check_writable
 from pipelines.slices import training_slice
@@ -132,7 +133,7 @@ def check_batch_size(recipe: Recipe, files: int) -> None:
     if least_batch_size(recipe) > files:
         raise InputError(
             f"`batch_size` must not be larger than the training split; received {recipe.batch_size} for {files} files in all:"
-            f" lower it, such as by --set batch_size={largest_batch_size(files)}"
+            f" {advise_smaller(files, devices=recipe.resources.devices)}"
         )
 
 

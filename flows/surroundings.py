@@ -112,8 +112,9 @@ def _check_space(folder: Path) -> None:
     """Writes what a new database of Prefect's takes, and removes it."""
     from pipelines.store.artifacts import disk_errors
 
-    with disk_errors(folder), TemporaryFile(dir=folder, buffering=0) as probe:
+    with suppress(OSError), disk_errors(folder), TemporaryFile(dir=folder) as probe:
         probe.write(bytes(_DATABASE_BYTES))
+        probe.flush()
 
 
 def explain_no_answer(error: Exception, url: str) -> str:

@@ -76,7 +76,7 @@ def measure_source(
 
     Raises:
         InputError: none of the files can be read.
-        RunError: a file changed meanwhile, or no space is left for the decoded images.
+        RunError: a file changed meanwhile or can't be decoded after all, or no space is left for the decoded images.
     """
     make_deterministic(recipe.seed)
     rates: dict[str, float | None] = {}

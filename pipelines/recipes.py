@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipelines.batch_size import largest_batch_size
 from pipelines.config import BACKBONE_NAMES, Recipe, Section
 from pipelines.defaults import FROM_SCRATCH_DEFAULTS, merge
 from pipelines.errors import InputError
@@ -88,7 +89,7 @@ def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Rec
         chosen = {
             "model": {"backbone": _SMALL_BACKBONE},
             "image_size": max(FROM_SCRATCH_DEFAULTS["image_size"], -(-side_px // 4) * 4),  # two poolings leave no rest
-            "batch_size": _batch_size(train_images),
+            "batch_size": _batch_size(train_images, devices=recipe.resources.devices),
         }
         written = recipe.model_dump(exclude_unset=True)
         suited, how = parse_recipe(merge(merge(FROM_SCRATCH_DEFAULTS, chosen), written)), "from scratch"
@@ -101,27 +102,16 @@ def suit_recipe(recipe: Recipe, *, side_px: int, train_images: int) -> tuple[Rec
 
 def least_batch_size(recipe: Recipe) -> int:
     """The smallest batch that `suit_recipe` may choose: the recipe's own where that was written."""
-    return recipe.batch_size if _is_written(recipe) else 1
-
-
-def largest_batch_size(images: int) -> int:
-    """The largest power of 2 that so many images fill."""
-    return 1 << max(images, 1).bit_length() - 1
+    return recipe.batch_size if "batch_size" in recipe.model_fields_set else recipe.resources.devices
 
 
 def _fit_batch(recipe: Recipe, choice: str | None, train_images: int) -> tuple[Recipe, str | None]:
     """The recipe with smaller batches where its default ones could not be filled once."""
-    size = _batch_size(train_images)
-    if _is_written(recipe) or recipe.batch_size <= train_images or size % recipe.resources.devices:
+    size = _batch_size(train_images, devices=recipe.resources.devices)
+    if "batch_size" in recipe.model_fields_set or recipe.batch_size <= max(train_images, size):
         return recipe, choice
     said = f"batches of {size}, since only {train_images} images train; to choose yourself, set `batch_size`"
     return recipe.model_copy(update={"batch_size": size}), f"{choice}; {said}" if choice else said
-
-
-def _is_written(recipe: Recipe) -> bool:
-    """Whether somebody chose the size of a batch; a from-scratch backbone brings its own, which nobody wrote."""
-    default = FROM_SCRATCH_DEFAULTS["batch_size"] if recipe.model.from_scratch else None
-    return "batch_size" in recipe.model_fields_set and recipe.batch_size != default
 
 
 def _means_transfer(recipe: Recipe) -> bool:
@@ -131,10 +121,11 @@ def _means_transfer(recipe: Recipe) -> bool:
     return enlarges or caches or "layers" in recipe.fine_tune.model_fields_set or not recipe.fine_tune.epochs
 
 
-def _batch_size(train_images: int) -> int:
-    """The largest of 128, 64, 32, 16 and 8 that leaves enough steps in an epoch, or one that fewer images fill."""
-    sizes = [128 >> halvings for halvings in range(5)]
-    return next((size for size in sizes if train_images >= size * _STEPS_PER_EPOCH), min(8, largest_batch_size(train_images)))
+def _batch_size(train_images: int, *, devices: int) -> int:
+    """The largest of 128 to 8 that leaves enough steps in an epoch and that devices can share, or what fewer images fill."""
+    sizes = [size for size in (128 >> halvings for halvings in range(5)) if size % devices == 0]
+    fewest = min([*sizes[-1:], largest_batch_size(train_images, devices=devices)])
+    return next((size for size in sizes if train_images >= size * _STEPS_PER_EPOCH), fewest)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.config import FineTuneConfig, ModelConfig, Recipe
 from pipelines.errors import InputError
-from pipelines.recipes import load_recipe, suit_recipe
+from pipelines.recipes import least_batch_size, load_recipe, suit_recipe
 
 
 def test_defaults_survive_a_round_trip_through_yaml(tmp_path: Path) -> None:
@@ -185,7 +185,10 @@ def test_few_images_make_small_batches(images: int, batch_size: int) -> None:
         (["model.backbone=SmallCNN"], 32, 128, 128),
         (["batch_size=64"], 400, 20, 64),
         (["model.backbone=SmallCNN", "batch_size=64"], 32, 20, 64),
+        (["model.backbone=SmallCNN", "batch_size=128"], 32, 20, 128),
         (["batch_size=60", "resources.devices=3"], 400, 20, 60),
+        (["resources.devices=16"], 400, 20, 16),
+        (["resources.devices=32"], 400, 20, 32),
     ],
 )
 def test_a_default_batch_that_can_not_be_filled_is_made_smaller_which_is_said(
@@ -194,6 +197,9 @@ def test_a_default_batch_that_can_not_be_filled_is_made_smaller_which_is_said(
     recipe = load_recipe(None, settings)
     suited, why = suit_recipe(recipe, side_px=side_px, train_images=images)
     assert suited == recipe.model_copy(update={"batch_size": batch_size})
+    assert least_batch_size(recipe) == (
+        recipe.batch_size if any("batch" in setting for setting in settings) else recipe.resources.devices
+    )
     said = f"batches of {batch_size}, since only {images} images train; to choose yourself, set `batch_size`"
     assert (said in (why or "")) is (batch_size != recipe.batch_size)
 

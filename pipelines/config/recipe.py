@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from pipelines.config.gate import GateConfig
 from pipelines.config.images import AugmentConfig, StoreConfig
@@ -65,15 +65,17 @@ class Recipe(Section):
             )
         return self
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_from_scratch(cls, data: Any) -> Any:
+    def _fill_from_scratch(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, Mapping):
-            return data
+            return handler(data)
         written = {
             key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value for key, value in data.items()
         }
-        return fill_from_scratch(written)
+        recipe = handler(fill_from_scratch(written))
+        recipe.model_fields_set.intersection_update(written)  # what was filled in was not set by anybody
+        return recipe
 
     @model_validator(mode="after")
     def _train_in_phases_that_the_model_has(self) -> Self:

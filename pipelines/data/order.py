@@ -20,7 +20,9 @@ from pipelines.by_class import group_by_class
 # it too, so that an image that is shown twice in an epoch is changed in two ways. 0 where each is shown once.
 Order = Callable[[Any, Any], tuple[Any, Any]]
 
-_ROUNDS = 16  # 8 are enough for 200,000 examples, not for a million; they cost a batch of 32 a few microseconds
+# 8 are enough for 200,000 examples, not for a million. Few examples are found by walking through 65,536 numbers, so that each
+# round costs balanced sampling of small classes up to a millisecond a batch (decision 10).
+_ROUNDS, _FEWER_ROUNDS, _FEW = 16, 8, 65_536
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def _balanced_order(labels: NDArray[np.int64], *, seed: int) -> Order:
     """
     grouped = group_by_class(labels)
     examples, classes = len(labels), len(grouped.sizes)
+    permutation_rounds = _FEWER_ROUNDS if grouped.sizes.max() <= _FEW else _ROUNDS
     table, starts, sizes = (tf.constant(column, tf.int64) for column in (grouped.examples, grouped.starts, grouped.sizes))
 
     def order(positions: Any, epoch: Any) -> tuple[Any, Any]:
@@ -103,20 +106,21 @@ def _balanced_order(labels: NDArray[np.int64], *, seed: int) -> Order:
         label, turn = draw % classes, draw // classes
         size, first_turn = tf.gather(sizes, label), (before - label + classes - 1) // classes
         rounds, place = turn // size, turn % size
-        chosen = tf.gather(table, tf.gather(starts, label) + _permute(place, _key(seed, label, rounds), size))
+        within = _permute(place, _key(seed, label, rounds), size, rounds=permutation_rounds)
+        chosen = tf.gather(table, tf.gather(starts, label) + within)
         return chosen, rounds - first_turn // size
 
     return order
 
 
-def _permute(positions: Any, key: Any, sizes: Any) -> Any:
+def _permute(positions: Any, key: Any, sizes: Any, *, rounds: int = _ROUNDS) -> Any:
     """Where positions, int64 [n], are sent by the permutation of so many numbers, a scalar or [n], with a key of `_key`.
 
     The op below `tf.random.experimental.index_shuffle`, whose 4 rounds are too few: of 50,000 examples in the order of their
     classes a batch had half the variance of a random one, and neighbours met again from epoch to epoch (decision 10).
     """
     largest = tf.cast(tf.convert_to_tensor(sizes) - 1, tf.uint32)
-    sent = tf.raw_ops.RandomIndexShuffle(index=tf.cast(positions, tf.uint32), seed=key, max_index=largest, rounds=_ROUNDS)
+    sent = tf.raw_ops.RandomIndexShuffle(index=tf.cast(positions, tf.uint32), seed=key, max_index=largest, rounds=rounds)
     return tf.cast(sent, tf.int64)
 
 

@@ -166,7 +166,7 @@ class PhaseRun:
             where = f"step {batch + 1} of epoch {epoch + 1}"
             self._check_loss(loss, where)
             if not self._trainer.weights_finite:
-                self._fail(f"weights became infinite or NaN at {where}")
+                self._fail(f"weights became NaN or far too large at {where}")
             now = time.monotonic()
             if batch == first:
                 built = now  # the graph is built in the first step of a process, which would pass for a slow one
@@ -200,9 +200,9 @@ class PhaseRun:
             self._fail(f"the loss became {loss} at {where}")
 
     def _check_state(self, where: str) -> None:
-        """Of the optimizer too, before it is saved."""
+        """Of all that is about to be saved: the optimizer too."""
         if self._checkpoints is not None and not self._trainer.is_finite():
-            self._fail(f"the optimizer's state became infinite or NaN by {where}")
+            self._fail(f"the state of training became infinite or NaN by {where}")
 
     def _fail(self, what: str) -> NoReturn:
         message = f"{what} of phase `{self._name}`; lower `{self._name}.learning_rate`"

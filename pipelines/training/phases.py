@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines.augment.layers import augmentation_layers
 from pipelines.augment.philox import Stream, image_ids
+from pipelines.batch_size import advise_smaller
 from pipelines.config import FineTuneConfig, HeadConfig, PhaseConfig
 from pipelines.contracts import PreparedImages, StoredActivations, TrainedModel
 from pipelines.data.batches import (
@@ -35,7 +36,6 @@ from pipelines.models.folding import fold_normalization
 from pipelines.models.freeze_line import SplitModel, split_at_freeze_line
 from pipelines.models.kept import take_classifier
 from pipelines.progress import Report, ignore_progress
-from pipelines.recipes import largest_batch_size
 from pipelines.slices import TrainingConfig
 from pipelines.store.activations import ViewReader
 from pipelines.store.rows import RowReader
@@ -189,7 +189,7 @@ def _phase_data(
     if config.batch_size > len(train):
         raise InputError(
             f"`batch_size` must not be larger than the training split of {len(train)} images;"
-            f" received {config.batch_size}: lower it, such as by --set batch_size={largest_batch_size(len(train))}"
+            f" received {config.batch_size}: {advise_smaller(len(train), devices=config.devices)}"
         )
     steps = steps_per_epoch(len(train), config.batch_size)
     order: dict[str, Any] = {

@@ -194,7 +194,7 @@ def test_weights_that_are_no_numbers_end_the_run_at_their_step_though_the_loss_s
         patched.setattr(Trainer, "_train_step", broken)
         phase(model=model, checkpoints=checkpoints).run()
     assert str(caught.value).startswith(
-        "weights became infinite or NaN at step 3 of epoch 1 of phase `head`; lower `head.learning_rate`; the images"
+        "weights became NaN or far too large at step 3 of epoch 1 of phase `head`; lower `head.learning_rate`; the images"
     )
     assert math.isfinite(float(tf.reduce_sum(model(IMAGES))))
     failure = read_json(checkpoints.folder / "failure.json")
@@ -215,7 +215,10 @@ def test_an_optimizer_whose_numbers_are_none_is_not_saved(tmp_path: Path, at: in
             moments.assign(tf.fill(moments.shape, math.inf))
         return loss
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(RunError, match=f"state became infinite or NaN by {where}"):
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(RunError, match=f"the state of training became infinite or NaN by {where}"),
+    ):
         patched.setattr(Trainer, "step", overflow)
         phase(checkpoints=checkpoints).run()
     saved = checkpoints.latest(say=pytest.fail)
