@@ -142,8 +142,7 @@ class PhaseRun:
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, and what Prefect makes of SIGTERM: somebody wants to go on later
                 self._epoch_seconds = earlier + time.monotonic() - started
-                if self._trainer.is_finite():  # else the last good checkpoint stays, and whoever goes on will hear of it
-                    self._save()
+                self._save(None)
             raise
         seconds = time.monotonic() - started
         loss, accuracy = self._trainer.running_means()
@@ -151,8 +150,7 @@ class PhaseRun:
         row |= {"val_accuracy": val_accuracy, "learning_rate": self._trainer.learning_rate, "seconds": earlier + seconds}
         self.rows.append(row)
         self._judge_epoch(epoch + 1, val_loss=val_loss)
-        self._check_state(f"the end of epoch {epoch + 1}")
-        self._save()
+        self._save(f"the end of epoch {epoch + 1}")
         self._report_epoch(epoch, (1 - first / self._data.steps_per_epoch) * self._data.images_per_epoch / seconds)
 
     def _run_steps(self, batches: Any, *, epoch: int, first: int, started: float) -> Iterator[None]:
@@ -179,8 +177,7 @@ class PhaseRun:
                 self._report(Progress(done, self._total_images, "images", detail, rate))
             if every and self._trainer.steps_done % every == 0 and batch + 1 < steps:
                 self._epoch_seconds = earlier + time.monotonic() - started
-                self._check_state(where)
-                self._save()
+                self._save(where)
             yield
 
     def _keep_if_best(self, epoch: int, *, val_accuracy: float, val_loss: float) -> None:
@@ -198,11 +195,6 @@ class PhaseRun:
     def _check_loss(self, loss: float, where: str) -> None:
         if not math.isfinite(loss):
             self._fail(f"the loss became {loss} at {where}")
-
-    def _check_state(self, where: str) -> None:
-        """Of all that is about to be saved: the optimizer too."""
-        if self._checkpoints is not None and not self._trainer.is_finite():
-            self._fail(f"the state of training became infinite or NaN by {where}")
 
     def _fail(self, what: str) -> NoReturn:
         message = f"{what} of phase `{self._name}`; lower `{self._name}.learning_rate`"
@@ -227,9 +219,20 @@ class PhaseRun:
     def _total_images(self) -> int:
         return self.settings.epochs * self._data.images_per_epoch
 
-    def _save(self) -> None:
+    def _save(self, where: str | None) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            where: the phase is, for the error that ends it if its state is not of finite numbers; None where it is interrupted:
+                then the last good checkpoint stays, and whoever goes on from that will hear of it.
+        """
         if self._checkpoints is None:
             return
+        state = self._trainer.values()
+        if not all(np.isfinite(array).all() for array in state):
+            if where is None:
+                return
+            self._fail(f"the state of training became infinite or NaN by {where}")
         notes = {
             "phase": self._name,
             "rows": self.rows,
@@ -240,7 +243,7 @@ class PhaseRun:
             "ended": self._ended,
             "epoch_seconds": self._epoch_seconds,
         }
-        arrays = {"state": self._trainer.values(), "best": [np.asarray(array) for array in self.best.weights]}
+        arrays = {"state": state, "best": [np.asarray(array) for array in self.best.weights]}
         self._checkpoints.save(Checkpoint(self._trainer.steps_done, notes, arrays))
 
     def _resume(self) -> None:

@@ -151,10 +151,6 @@ class Trainer:
         """Copies of everything that the next step depends on: weights, optimizer, random state, running means."""
         return [np.array(variable) for variable in self._variables()]
 
-    def is_finite(self) -> bool:
-        """Whether all of that is finite numbers."""
-        return all(np.isfinite(_value(variable)).all() for variable in self._variables())
-
     def restore(self, values: Sequence[NDArray[Any]]) -> bool:
         """Takes up what `values` gave; False, with nothing changed, where shapes or types are those of another model."""
         variables = self._variables()

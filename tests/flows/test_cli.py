@@ -64,7 +64,10 @@ COMMAND = str(Path(sys.executable).with_name("imagemill"))
         (["check", "{tmp}/missing"], "does not exist"),
         (["profile", "{tmp}/missing"], "does not exist"),
         (["profile", "{tmp}/one"], "at least two classes"),
-        (["profile", "{photos}", "--set", "batch_size=500"], "received 500 for 24 files in all: .*--set batch_size=16"),
+        (
+            ["profile", "{photos}", "--set", "batch_size=500"],
+            "`batch_size` must not be larger .* received 500 for 24 files in all: lower it, such as by --set batch_size=16",
+        ),
         (["profile", "{photos}", "--set", "model.backbone=Xception", "--set", "image_size=64"], "at least 71 for Xception"),
         (["profile", "{photos}", "--json", "{tmp}/empty"], "`--json` must be a file to write"),
         (["describe", "VGG16"], "`MODEL` must be a run folder, a recipe in YAML or one of EfficientNetLite0,.*'VGG16'"),

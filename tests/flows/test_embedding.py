@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,5 +76,7 @@ def test_each_phase_learns_from_what_is_stored_for_it(
     with listening(heard):
         folder = copied.run(cache=cache, head={"epochs": 2}, fine_tune={"epochs": 2, "layers": 5})
     assert seen == learned_from
-    assert heard.lines[0].startswith(line)
+    said, how_many = heard.lines
+    assert said.startswith(line)
+    assert re.fullmatch(r"\d+ of 48 rows are new, the others are stored", how_many)
     assert {row["phase"] for row in pq.read_table(folder / "history.parquet").to_pylist()} == {"head", "fine_tune"}
