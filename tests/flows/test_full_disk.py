@@ -12,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from flows.surroundings import _check_space
+from pipelines.errors import RunError
 from tests.flows.commands import finish, start_command, write_recipe
 from tests.flows.conftest import LEARNS
 from tests.sources.folders import write_classes, write_tinted
@@ -40,6 +42,16 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this process may not mount a file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_with_room_for_a_part_of_prefect_s_database_is_full(disk: Path) -> None:
+    _check_space(disk)
+    assert mount(disk, "remount,size=1m")
+    with pytest.raises(RunError, match=f"no space left on the device that holds {disk}"):
+        _check_space(disk)
+    assert mount(disk, "remount,ro")
+    _check_space(disk)  # another trouble, for the error at hand to tell
+    assert mount(disk, "remount,rw")
 
 
 def test_a_full_disk_ends_the_run_cleanly_and_with_more_space_it_goes_on(disk: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipelines.progress import Progress
 from pipelines.training import loop
@@ -74,6 +75,25 @@ def test_an_interrupted_phase_goes_on_at_its_step(
     assert without_seconds(resumed) == without_seconds(whole)
     for mine, other in zip(resumed.best.weights, whole.best.weights, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_an_interrupted_phase_does_not_save_a_state_that_is_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints, original = Checkpoints(tmp_path / "checkpoints", every_steps=1), Trainer.step
+
+    def overflow(trainer: Trainer, *batch: Any) -> float:
+        loss = original(trainer, *batch)
+        if trainer.steps_done == 2:
+            moments = trainer.optimizer.variables[-1]
+            moments.assign(tf.fill(moments.shape, np.inf))
+            raise KeyboardInterrupt
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", overflow)
+    with pytest.raises(KeyboardInterrupt):
+        phase(checkpoints=checkpoints).run()
+    saved = checkpoints.latest(say=pytest.fail)
+    assert saved is not None
+    assert saved.step == 1
 
 
 @pytest.mark.parametrize("during", ["step", "validate"])
