@@ -114,7 +114,6 @@ def _check_space(folder: Path) -> None:
 
     with suppress(OSError), disk_errors(folder), TemporaryFile(dir=folder) as probe:
         probe.write(bytes(_DATABASE_BYTES))
-        probe.flush()
 
 
 def explain_no_answer(error: Exception, url: str) -> str:
